@@ -1,1 +1,65 @@
-//! Not yet written.
+//! Decides which node of a replicated PostgreSQL serves a read or a write.
+//!
+//! This crate knows no driver and no HTTP server. An adapter (`routing-seaorm`) gives it connections, `routing-axum`
+//! gives its handles to handlers.
+//!
+//! # Words
+//!
+//! - **node**: one PostgreSQL server, known by a name. **role**: what it says of itself.
+//! - **primary**: the one node that the **topology**, an immutable picture of all nodes, proves to be it.
+//! - **position**: a **lsn** on a timeline. **lag**: how long a replica has been behind, for people. **staleness**: how
+//!   old its data may be at most, proven.
+//! - **probe**: one question of the **monitor** to a node; its answers are the **evidence**.
+//! - **lease**: a connection held with its permits. **fault**: what an error says about the node, not the query.
+//! - **session**: what one request has been served. **consistency**: how much a read may miss.
+//! - **decision**: the node that was **choose**n (by a **balance**r), with the reason; or why each was refused.
+//! - **breaker**: `Closed` admits, `Open` refuses, `HalfOpen` admits one at a time.
+
+pub mod balance;
+pub mod breaker;
+pub mod evidence;
+pub mod lag;
+pub mod primary;
+pub mod probe;
+
+mod backend;
+mod choose;
+mod cluster;
+mod config;
+mod consistency;
+mod decision;
+mod environment;
+mod error;
+mod fault;
+mod lease;
+mod lsn;
+mod metrics;
+mod monitor;
+mod node;
+mod read;
+mod retry;
+mod router;
+mod session;
+pub mod sql;
+mod status;
+mod topology;
+mod url;
+mod write;
+
+pub use backend::{Backend, Failure, PoolStatus, SendFn, Usage};
+pub use breaker::BreakerConfig;
+pub use cluster::Cluster;
+pub use config::{ConfigError, ConfigStatus, NodeConfig, RouterConfig};
+pub use consistency::Consistency;
+pub use decision::{Access, Decision, Reason, Refusal, Refusals};
+pub use error::{Claims, CommitUnknown, RouteError};
+pub use fault::Fault;
+pub use lease::Lease;
+pub use lsn::{InvalidLsn, Lsn, Position, SystemId, Timeline};
+pub use node::{Admission, Node, NodeId, Role};
+pub use retry::{RetryConfig, RetryPolicy};
+pub use router::{Routed, Router};
+pub use session::Session;
+pub use status::{NodeStatus, RouterStatus};
+pub use topology::{NodeState, Primary, Topology};
+pub use url::{DatabaseUrl, InvalidUrl};

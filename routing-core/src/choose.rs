@@ -1,0 +1,260 @@
+//! Which node may serve a read, and which of those does.
+//!
+//! Pure: a picture of the cluster, a demand and the time in, a choice out. It takes no lock and, up to 32 nodes,
+//! allocates nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::balance::{Balance, Candidate};
+use crate::config::RouterConfig;
+use crate::consistency::Demand;
+use crate::decision::{Reason, Refusal, Refusals};
+use crate::fault::Fault;
+use crate::node::{Admission, NodeId};
+use crate::session::Session;
+use crate::topology::{NodeState, Primary, Topology};
+
+/// The limits that a read is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_staleness: Duration,
+    pub(crate) commit_delay: Duration,
+    pub(crate) min_serving: usize,
+    pub(crate) writer_lease: Duration,
+}
+
+impl From<&RouterConfig> for Limits {
+    fn from(config: &RouterConfig) -> Self {
+        Self {
+            max_staleness: config.max_staleness,
+            commit_delay: config.commit_delay(),
+            min_serving: config.min_serving_replicas as usize,
+            writer_lease: config.writer_lease(),
+        }
+    }
+}
+
+/// The nodes that one call has tried in vain, each with the fault that it met.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried(SmallVec<[(NodeId, Fault); 4]>);
+
+impl Tried {
+    pub(crate) fn add(&mut self, node: NodeId, fault: Fault) {
+        self.0.push((node, fault));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn fault(&self, node: NodeId) -> Option<Fault> {
+        self.0.iter().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
+    }
+
+    /// Whether a node only lacked a free connection: then the nodes are busy, not gone.
+    pub(crate) fn saturated(&self) -> bool {
+        self.0.iter().any(|(_, fault)| *fault == Fault::Saturated)
+    }
+}
+
+/// A node for a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chosen<'t> {
+    pub(crate) state: &'t NodeState,
+    pub(crate) reason: Reason,
+    /// The node's half-open slot must be taken first.
+    pub(crate) trial: bool,
+}
+
+type Eligible = SmallVec<[(usize, bool); 32]>;
+
+/// Chooses a replica for a read that `demand` lets a replica serve.
+pub(crate) fn replica<'t>(
+    topology: &'t Topology,
+    demand: Demand,
+    session: &Session,
+    tried: &Tried,
+    balance: &dyn Balance,
+    limits: Limits,
+    now: Instant,
+) -> Option<Chosen<'t>> {
+    if demand == Demand::Primary {
+        return None;
+    }
+    let mut eligible = Eligible::new();
+    for (index, state) in topology.nodes.iter().enumerate() {
+        if unserving(topology, state, index, tried, now).is_none() && unfresh(state, demand, limits, now).is_none() {
+            let trial = state.node.admission(now) == Admission::Trial;
+            if session.serves(state.node.id()) && !trial {
+                return Some(Chosen { state, reason: Reason::SameRequest, trial });
+            }
+            eligible.push((index, trial));
+        }
+    }
+    if eligible.is_empty() {
+        return least_stale(topology, demand, tried, limits, now);
+    }
+    let candidates: SmallVec<[Candidate<'_>; 32]> = eligible
+        .iter()
+        .map(|(index, _)| {
+            let node = &topology.nodes[*index].node;
+            Candidate {
+                name: node.name(),
+                in_flight: node.in_flight(),
+                weight: node.config().weight,
+                latency: node.latency(),
+            }
+        })
+        .collect();
+    let choice = balance.choose(&candidates).min(eligible.len() - 1);
+    let (index, trial) = eligible[choice];
+    Some(Chosen { state: &topology.nodes[index], reason: balance.reason(), trial })
+}
+
+/// When all replicas exceed the limit, the least stale of those whose staleness was ever known; only for reads
+/// without a bound. The `min_serving` least stale share the reads.
+fn least_stale<'t>(
+    topology: &'t Topology,
+    demand: Demand,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> Option<Chosen<'t>> {
+    if demand != Demand::Any || limits.min_serving == 0 {
+        return None;
+    }
+    let mut known: SmallVec<[(Instant, usize); 32]> = topology
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(index, state)| unserving(topology, state, *index, tried, now).is_none())
+        .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
+        .collect();
+    known.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    known.truncate(limits.min_serving);
+    let (_, index) = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight())?;
+    let state = &topology.nodes[index];
+    let trial = state.node.admission(now) == Admission::Trial;
+    Some(Chosen { state, reason: Reason::LeastStale, trial })
+}
+
+/// The primary, for a read. The same rules as for a replica, and its confirmation must be within the writer lease.
+pub(crate) fn primary<'t>(
+    topology: &'t Topology,
+    tried: &Tried,
+    limits: Limits,
+    reason: Reason,
+    now: Instant,
+) -> Option<Chosen<'t>> {
+    let state = topology.writer(now, limits.writer_lease).ok().flatten()?;
+    let admission = state.node.admission(now);
+    if state.blocked.is_some()
+        || state.node.is_draining()
+        || tried.fault(state.node.id()).is_some()
+        || matches!(admission, Admission::Refused(_))
+    {
+        return None;
+    }
+    Some(Chosen { state, reason, trial: admission == Admission::Trial })
+}
+
+/// Whether a chosen node still meets the demand after the time that getting a connection took.
+pub(crate) fn still_meets(state: &NodeState, demand: Demand, limits: Limits, reason: Reason, now: Instant) -> bool {
+    match reason {
+        Reason::LeastStale => state.blocked.is_none(),
+        _ => state.blocked.is_none() && unfresh(state, demand, limits, now).is_none(),
+    }
+}
+
+/// Why a node cannot serve as a replica, whatever the demand.
+fn unserving(topology: &Topology, state: &NodeState, index: usize, tried: &Tried, now: Instant) -> Option<Refusal> {
+    if let Some(refusal) = &state.blocked {
+        return Some(refusal.clone());
+    }
+    if matches!(topology.primary, Primary::Known { index: primary, .. } if primary == index) {
+        return Some(Refusal::IsPrimary);
+    }
+    if state.node.is_draining() {
+        return Some(Refusal::Draining);
+    }
+    if let Some(fault) = tried.fault(state.node.id()) {
+        return Some(Refusal::Tried(fault));
+    }
+    match state.node.admission(now) {
+        Admission::Refused(left) => Some(Refusal::BreakerOpen(left)),
+        Admission::Admitted | Admission::Trial => None,
+    }
+}
+
+/// Why a replica is not fresh enough for the demand at `now`.
+fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
+    let limit = match demand {
+        Demand::Primary => return Some(Refusal::IsReplica),
+        Demand::Bound(limit) if state.lineage_proven => limit.min(limits.max_staleness),
+        Demand::Bound(_) => return Some(Refusal::StalenessUnknown),
+        Demand::Any => limits.max_staleness,
+    };
+    let Some(bound) = state.staleness(now).map(|staleness| staleness + limits.commit_delay) else {
+        return Some(Refusal::StalenessUnknown);
+    };
+    if bound > limit {
+        Some(Refusal::Stale { bound, limit })
+    } else if state.returning {
+        Some(Refusal::Returning)
+    } else {
+        None
+    }
+}
+
+/// Why each node refused a read: made when none is left.
+pub(crate) fn read_refusals(
+    topology: &Topology,
+    demand: Demand,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> Refusals {
+    let refusal = |index: usize, state: &NodeState| match unserving(topology, state, index, tried, now) {
+        Some(Refusal::IsPrimary) => primary_refusal(topology, state, tried, limits, now),
+        Some(refusal) => refusal,
+        None => unfresh(state, demand, limits, now).unwrap_or(Refusal::IsReplica),
+    };
+    collect(topology, refusal)
+}
+
+fn primary_refusal(topology: &Topology, state: &NodeState, tried: &Tried, limits: Limits, now: Instant) -> Refusal {
+    if let Err(age) = topology.writer(now, limits.writer_lease) {
+        return Refusal::LeaseOver(age);
+    }
+    match (tried.fault(state.node.id()), state.node.admission(now)) {
+        (Some(fault), _) => Refusal::Tried(fault),
+        (None, Admission::Refused(left)) => Refusal::BreakerOpen(left),
+        (None, _) if state.node.is_draining() => Refusal::Draining,
+        (None, _) => Refusal::IsPrimary,
+    }
+}
+
+/// Why each node refused a write.
+pub(crate) fn write_refusals(topology: &Topology, tried: &Tried, limits: Limits, now: Instant) -> Refusals {
+    let refusal = |index: usize, state: &NodeState| match &state.blocked {
+        Some(refusal) => refusal.clone(),
+        None if matches!(topology.primary, Primary::Known { index: primary, .. } if primary == index) => {
+            primary_refusal(topology, state, tried, limits, now)
+        }
+        None => Refusal::IsReplica,
+    };
+    collect(topology, refusal)
+}
+
+fn collect(topology: &Topology, refusal: impl Fn(usize, &NodeState) -> Refusal) -> Refusals {
+    let nodes = topology.nodes.iter().enumerate();
+    Refusals(nodes.map(|(index, state)| (Arc::clone(state.node.shared_name()), refusal(index, state))).collect())
+}

@@ -1,0 +1,180 @@
+//! What is true of the servers, whatever ORM asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::balance::{Balance, LeastInFlight};
+use crate::choose::Limits;
+use crate::config::{ConfigError, RouterConfig};
+use crate::lease::Cap;
+use crate::node::Node;
+use crate::probe::Prober;
+use crate::retry::RetryPolicy;
+use crate::topology::Topology;
+
+/// The servers of one replicated PostgreSQL: who they are, what the monitor knows of them, and the limits that all
+/// users of them share. One cluster can carry a [`Router`](crate::Router) for each ORM. Clones share it; when the last
+/// is gone the monitor stops.
+///
+/// It must be started within a tokio runtime.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    closed: watch::Sender<bool>,
+}
+
+/// What the monitor and the routers share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<RouterConfig>,
+    pub(crate) limits: Limits,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    topology: ArcSwap<Topology>,
+    version: watch::Sender<u64>,
+    pub(crate) balance: Arc<dyn Balance>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) fallback: Arc<Cap>,
+    pub(crate) write_waiters: Arc<Cap>,
+}
+
+impl Cluster {
+    /// Starts the monitor. It returns at once; [`settled`](Self::settled) waits for the first picture.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`] names a rule that `config` breaks.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(config: RouterConfig, prober: Arc<dyn Prober>) -> Result<Self, ConfigError> {
+        Self::start_with(config, prober, Arc::new(LeastInFlight::default()))
+    }
+
+    /// [`start`](Self::start) with a balancer other than [`LeastInFlight`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start_with(
+        config: RouterConfig,
+        prober: Arc<dyn Prober>,
+        balance: Arc<dyn Balance>,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        crate::metrics::describe();
+        let nodes: Vec<_> = config
+            .nodes
+            .iter()
+            .map(|node| Arc::new(Node::new(node.clone(), config.breaker.clone())))
+            .collect();
+        let shared = Arc::new(Shared {
+            limits: Limits::from(&config),
+            topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
+            version: watch::Sender::new(0),
+            balance,
+            retry: RetryPolicy::new(config.retry.clone()),
+            fallback: Cap::new(config.fallback_no_replica()),
+            write_waiters: Cap::new(config.write_waiters),
+            nodes,
+            config: Arc::new(config),
+        });
+        let closed = watch::Sender::new(false);
+        crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
+        Ok(Self(Arc::new(Inner { shared, closed })))
+    }
+
+    /// The newest picture of the servers.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        self.0.shared.topology()
+    }
+
+    /// What it was configured with.
+    #[must_use]
+    pub fn config(&self) -> &RouterConfig {
+        &self.0.shared.config
+    }
+
+    /// All nodes, in the order of the configuration.
+    #[must_use]
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.0.shared.nodes
+    }
+
+    /// Waits until a primary is known and every node was tried, or until `limit` has passed. `true` in the first case.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        let mut version = self.0.shared.versions();
+        let settled = async {
+            while !self.topology().is_settled() && version.changed().await.is_ok() {}
+        };
+        tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        *self.0.closed.borrow()
+    }
+
+    /// Stops the monitor; requests that come later or wait fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    pub fn close(&self) {
+        self.0.closed.send_replace(true);
+        self.0.shared.version.send_modify(|_| {});
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+impl Shared {
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// The topology without counting a reference: for decisions.
+    pub(crate) fn peek(&self) -> arc_swap::Guard<Arc<Topology>> {
+        self.topology.load()
+    }
+
+    /// Sees every new topology from now on.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// The one place where the topology is replaced. Only the monitor calls it.
+    pub(crate) fn publish(&self, topology: Topology) {
+        let version = topology.version;
+        self.topology.store(Arc::new(topology));
+        self.version.send_replace(version);
+    }
+
+    /// Looks at every node now.
+    pub(crate) fn probe_all(&self) {
+        for node in &self.nodes {
+            node.probe_now();
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("nodes", &self.nodes()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}

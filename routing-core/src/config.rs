@@ -1,0 +1,409 @@
+//! What an operator sets.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::BreakerConfig;
+use crate::retry::RetryConfig;
+use crate::url::DatabaseUrl;
+
+/// One PostgreSQL server of the cluster. Which one is the primary is found out, never configured.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The name in logs, metrics and status; unique. Default: `host:port` of the URL.
+    #[serde(default)]
+    pub name: String,
+    /// Where the application connects and as whom.
+    pub url: DatabaseUrl,
+    /// Where the monitor connects and as whom: a role with `pg_monitor` sees most. Default: `url`.
+    #[serde(default)]
+    pub probe_url: Option<DatabaseUrl>,
+    /// Its share of reads next to other nodes. Default 1; not 0: drain a node instead.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl NodeConfig {
+    /// A node of weight 1 that the monitor reaches by the same URL.
+    #[must_use]
+    pub fn new(name: impl Into<String>, url: DatabaseUrl) -> Self {
+        Self { name: name.into(), url, probe_url: None, weight: 1 }
+    }
+
+    /// Where the monitor connects.
+    #[must_use]
+    pub fn probe_url(&self) -> &DatabaseUrl {
+        self.probe_url.as_ref().unwrap_or(&self.url)
+    }
+}
+
+/// Everything a router can be told. Each field says its unit, its default, and what too much or too little of it
+/// costs. Durations read `"250ms"`, `"5s"`, `"10min"` in a file.
+///
+/// ```
+/// use routing_core::RouterConfig;
+/// use std::time::Duration;
+///
+/// let config = RouterConfig::default();
+/// assert_eq!(config.probe_interval, Duration::from_millis(250));
+/// assert_eq!(config.writer_lease(), Duration::from_secs(1));
+/// assert_eq!(config.fallback_no_replica(), 10);
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouterConfig {
+    /// The servers. At least one; no default.
+    pub nodes: Vec<NodeConfig>,
+
+    /// Time between two probes of a node, jittered by ±20 %. Default 250 ms. It is also the resolution of every
+    /// staleness figure. Lower costs each server a query of some 0.3 ms per process; higher finds faults later.
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+    /// The same while the primary is unknown or a node is suspect. Default 50 ms.
+    #[serde(with = "humantime_serde")]
+    pub suspect_probe_interval: Duration,
+    /// How long one probe may take. Default 1 s. A frozen server is noticed after this.
+    #[serde(with = "humantime_serde")]
+    pub probe_timeout: Duration,
+
+    /// How long opening one connection may take, authentication included. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long one attempt to get a connection from one node's pool may take. Default 1 s. Too low turns a busy pool
+    /// into errors; too high spends the caller's deadline on one node.
+    #[serde(with = "humantime_serde")]
+    pub checkout_timeout: Duration,
+    /// How long a caller waits for a connection in all: waiting, every checkout and every retry. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub acquire_deadline: Duration,
+
+    /// Connections of the read pool of each node. Default 20. Processes × nodes × pools must fit `max_connections`.
+    pub read_pool_size: u32,
+    /// Connections of the write pool of the primary. Default 20.
+    pub write_pool_size: u32,
+    /// A connection unused for this long is closed. Default 10 min.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// A connection older than this is closed when it comes back; jittered down by up to 20 %. Default 1 h. It lets
+    /// load move back to a node that returned.
+    #[serde(with = "humantime_serde")]
+    pub max_lifetime: Duration,
+    /// A connection unused for this long is checked with one round trip before use. Default 30 s. Zero checks always,
+    /// which costs each statement a round trip.
+    #[serde(with = "humantime_serde")]
+    pub check_after_idle: Duration,
+
+    /// When a node is left alone after failures.
+    pub breaker: BreakerConfig,
+    /// How failed attempts are repeated.
+    pub retry: RetryConfig,
+
+    /// A replica whose proven staleness exceeds this serves no reads. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub max_staleness: Duration,
+    /// It serves again once it was under this for two probes. Default 4 s; below `max_staleness`, or it flaps.
+    #[serde(with = "humantime_serde")]
+    pub max_staleness_return: Duration,
+    /// When all replicas exceed `max_staleness`, the least stale ones, up to this many, still serve reads without a
+    /// bound, so that they do not all fall on the primary. Default 1; 0 sends them to the primary.
+    pub min_serving_replicas: u32,
+    /// Replicas stay in use when their WAL receiver is gone *and* no primary is known, as during a failover. Default
+    /// true. Their staleness goes on growing all the same.
+    pub serve_without_primary: bool,
+    /// The servers' `wal_writer_delay`, where clients commit asynchronously: such a commit reaches the log up to three
+    /// delays later, which every staleness bound then includes. Default: unset, commits are synchronous.
+    #[serde(with = "humantime_serde")]
+    pub asynchronous_commit: Option<Duration>,
+
+    /// How long a read with a token waits for a replica to catch up. Default 30 ms.
+    #[serde(with = "humantime_serde")]
+    pub session_wait: Duration,
+    /// How long a token is honoured. Default 5 min.
+    #[serde(with = "humantime_serde")]
+    pub token_lifetime: Duration,
+
+    /// No write begins on a confirmation of the primary that is older than this. Default: three `probe_interval`s, at
+    /// least 1 s. It must stay below the time that the failover engine takes to promote another node.
+    #[serde(with = "humantime_serde")]
+    pub writer_lease: Option<Duration>,
+    /// Standbys that must be seen on the primary's timeline before it gets writes. Default 0. With 1 or more an
+    /// isolated old primary gets nothing.
+    pub write_quorum: u32,
+    /// How long a write waits for a primary. Default 5 s; it lies within `acquire_deadline`.
+    #[serde(with = "humantime_serde")]
+    pub write_wait: Duration,
+    /// How many writes may wait for a primary at once; more fail at once. Default 1,000.
+    pub write_waiters: u32,
+
+    /// Reads on the primary at once because no replica can serve. Default: half of `read_pool_size`. More are shed, so
+    /// that the loss of the replicas does not take the primary down.
+    pub fallback_no_replica: Option<u32>,
+    /// Reads on the primary at once because their token is ahead of every replica. Default: half of `read_pool_size`.
+    pub fallback_behind_token: Option<u32>,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        Self {
+            nodes: Vec::new(),
+            probe_interval: millis(250),
+            suspect_probe_interval: millis(50),
+            probe_timeout: secs(1),
+            connect_timeout: secs(2),
+            checkout_timeout: secs(1),
+            acquire_deadline: secs(5),
+            read_pool_size: 20,
+            write_pool_size: 20,
+            idle_timeout: secs(10 * 60),
+            max_lifetime: secs(60 * 60),
+            check_after_idle: secs(30),
+            breaker: BreakerConfig::default(),
+            retry: RetryConfig::default(),
+            max_staleness: secs(5),
+            max_staleness_return: secs(4),
+            min_serving_replicas: 1,
+            serve_without_primary: true,
+            asynchronous_commit: None,
+            session_wait: millis(30),
+            token_lifetime: secs(5 * 60),
+            writer_lease: None,
+            write_quorum: 0,
+            write_wait: secs(5),
+            write_waiters: 1_000,
+            fallback_no_replica: None,
+            fallback_behind_token: None,
+        }
+    }
+}
+
+impl RouterConfig {
+    /// The `writer_lease` in force.
+    #[must_use]
+    pub fn writer_lease(&self) -> Duration {
+        self.writer_lease.unwrap_or_else(|| (3 * self.probe_interval).max(Duration::from_secs(1)))
+    }
+
+    /// The `fallback_no_replica` cap in force.
+    #[must_use]
+    pub fn fallback_no_replica(&self) -> u32 {
+        self.fallback_no_replica.unwrap_or_else(|| self.read_pool_size.div_ceil(2))
+    }
+
+    /// The `fallback_behind_token` cap in force.
+    #[must_use]
+    pub fn fallback_behind_token(&self) -> u32 {
+        self.fallback_behind_token.unwrap_or_else(|| self.read_pool_size.div_ceil(2))
+    }
+
+    /// What to add to a staleness bound for commits that reach the log late.
+    pub(crate) fn commit_delay(&self) -> Duration {
+        self.asynchronous_commit.map_or(Duration::ZERO, |wal_writer_delay| 3 * wal_writer_delay)
+    }
+
+    /// A configuration from TOML text; names left out are `host:port`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Toml`] when the text does not parse or names an unknown field; it does not repeat the text.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::Toml(error.message().to_owned()))?;
+        for node in &mut config.nodes {
+            if node.name.is_empty() {
+                node.name = format!("{}:{}", node.url.host(), node.url.port());
+            }
+        }
+        Ok(config)
+    }
+
+    /// Checks every rule between the fields.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`] names the first rule that is broken.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) };
+        rule(!self.nodes.is_empty(), "nodes must name at least one server")?;
+        for (index, node) in self.nodes.iter().enumerate() {
+            rule(!node.name.is_empty(), "the name of a node must not be empty")?;
+            rule(node.weight > 0, "the weight of a node must be above 0; drain a node to send it nothing")?;
+            let twice = self.nodes[..index].iter().any(|other| other.name == node.name);
+            rule(!twice, "the names of nodes must differ from each other")?;
+        }
+        for (duration, zero) in [
+            (self.probe_interval, "probe_interval must be above 0"),
+            (self.suspect_probe_interval, "suspect_probe_interval must be above 0"),
+            (self.probe_timeout, "probe_timeout must be above 0"),
+            (self.connect_timeout, "connect_timeout must be above 0"),
+            (self.checkout_timeout, "checkout_timeout must be above 0"),
+            (self.idle_timeout, "idle_timeout must be above 0"),
+            (self.max_lifetime, "max_lifetime must be above 0"),
+            (self.breaker.first_open, "breaker.first_open must be above 0"),
+            (self.breaker.window, "breaker.window must be above 0"),
+        ] {
+            rule(!duration.is_zero(), zero)?;
+        }
+        rule(self.suspect_probe_interval <= self.probe_interval, "suspect_probe_interval must not exceed probe_interval")?;
+        rule(self.checkout_timeout <= self.acquire_deadline, "checkout_timeout must not exceed acquire_deadline")?;
+        rule(self.write_wait <= self.acquire_deadline, "write_wait must not exceed acquire_deadline")?;
+        rule(self.probe_interval < self.max_staleness, "max_staleness must exceed probe_interval: no replica could ever be proven fresh")?;
+        rule(self.max_staleness_return <= self.max_staleness, "max_staleness_return must not exceed max_staleness")?;
+        rule(self.probe_interval < self.max_staleness_return, "max_staleness_return must exceed probe_interval: no replica could ever return")?;
+        rule(self.writer_lease() >= 2 * self.probe_interval, "writer_lease must be at least two probe_intervals: writes would pause between probes")?;
+        rule(self.session_wait < self.acquire_deadline, "session_wait must be below acquire_deadline")?;
+        rule(self.read_pool_size > 0, "read_pool_size must be above 0")?;
+        rule(self.write_pool_size > 0, "write_pool_size must be above 0")?;
+        rule(self.fallback_no_replica() <= self.read_pool_size, "fallback_no_replica must not exceed read_pool_size")?;
+        rule(self.fallback_behind_token() <= self.read_pool_size, "fallback_behind_token must not exceed read_pool_size")?;
+        rule((self.min_serving_replicas as usize) <= self.nodes.len(), "min_serving_replicas must not exceed the number of nodes")?;
+        rule((self.write_quorum as usize) < self.nodes.len(), "write_quorum must be below the number of nodes")?;
+        rule(self.breaker.failures > 0, "breaker.failures must be above 0")?;
+        rule(self.breaker.failure_rate > 0.0 && self.breaker.failure_rate <= 1.0, "breaker.failure_rate must be above 0 and at most 1")?;
+        rule(self.breaker.first_open <= self.breaker.longest_open, "breaker.first_open must not exceed breaker.longest_open")?;
+        rule(self.retry.attempts > 0, "retry.attempts must be above 0; 1 never retries")?;
+        rule(self.retry.base <= self.retry.cap, "retry.base must not exceed retry.cap")?;
+        rule((0.0..=10.0).contains(&self.retry.budget_ratio), "retry.budget_ratio must be from 0 to 10")
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A rule between the fields is broken.
+    #[error("the configuration breaks a rule: {0}")]
+    Rule(&'static str),
+    /// An environment variable is missing.
+    #[error("the environment variable {0} is not set; it holds the URL of a PostgreSQL server")]
+    Missing(String),
+    /// An environment variable does not hold what it should.
+    #[error("the environment variable {variable} is wrong")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::url::InvalidUrl,
+    },
+    /// A configuration file does not parse.
+    #[error("the configuration file does not parse: {0}")]
+    Toml(String),
+    /// A backend could not use what it was given.
+    #[error("the pools of {node} cannot be set up: {message}")]
+    Backend {
+        /// The node's name.
+        node: String,
+        /// What the backend said, without credentials.
+        message: String,
+    },
+}
+
+/// Reports configuration without secrets: what `/routing` shows of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    /// See [`RouterConfig::max_staleness`]; seconds.
+    pub max_staleness_seconds: f64,
+    /// See [`RouterConfig::probe_interval`]; seconds.
+    pub probe_interval_seconds: f64,
+    /// See [`RouterConfig::min_serving_replicas`].
+    pub min_serving_replicas: u32,
+    /// See [`RouterConfig::fallback_no_replica`].
+    pub fallback_no_replica: u32,
+}
+
+impl From<&RouterConfig> for ConfigStatus {
+    fn from(config: &RouterConfig) -> Self {
+        Self {
+            max_staleness_seconds: config.max_staleness.as_secs_f64(),
+            probe_interval_seconds: config.probe_interval.as_secs_f64(),
+            min_serving_replicas: config.min_serving_replicas,
+            fallback_no_replica: config.fallback_no_replica(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> RouterConfig {
+        RouterConfig::from_toml("[[nodes]]\nurl = 'postgres://a@h/d'\n[[nodes]]\nurl = 'postgres://a@i/d'").unwrap()
+    }
+
+    #[test]
+    fn the_defaults_hold_their_own_rules() {
+        assert_eq!(valid().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_file_sets_durations_in_words_and_names_nodes_by_address() {
+        let config = RouterConfig::from_toml(
+            "probe_interval = '100ms'\nmax_staleness = '2m'\n[breaker]\nfailures = 3\n[[nodes]]\nname = 'a'\nurl = 'postgres://u:p@h:6000/d'\n[[nodes]]\nurl = 'postgres://u:p@h:6001/d'\n",
+        )
+        .unwrap();
+        assert_eq!(config.probe_interval, Duration::from_millis(100));
+        assert_eq!(config.max_staleness, Duration::from_secs(120));
+        assert_eq!(config.breaker.failures, 3);
+        assert_eq!(config.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["a", "h:6001"]);
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_field_or_a_bad_url_is_refused_without_its_password() {
+        for text in ["probe_intervall = '1s'", "[[nodes]]\nurl = 'mysql://u:hunter2@h/d'", "[[nodes]]\nurl = 'postgres://u:hunter2@/d'"] {
+            let error = RouterConfig::from_toml(text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_is_named() {
+        type Break = fn(&mut RouterConfig);
+        let table: &[(&str, Break)] = &[
+            ("nodes must name at least one", |c| c.nodes.clear()),
+            ("name of a node must not be empty", |c| c.nodes[0].name.clear()),
+            ("names of nodes must differ", |c| c.nodes[1].name = c.nodes[0].name.clone()),
+            ("weight of a node", |c| c.nodes[0].weight = 0),
+            ("probe_interval must be above", |c| c.probe_interval = Duration::ZERO),
+            ("suspect_probe_interval must be above", |c| c.suspect_probe_interval = Duration::ZERO),
+            ("suspect_probe_interval must not exceed", |c| c.suspect_probe_interval = Duration::from_secs(1)),
+            ("probe_timeout", |c| c.probe_timeout = Duration::ZERO),
+            ("connect_timeout", |c| c.connect_timeout = Duration::ZERO),
+            ("checkout_timeout must be above", |c| c.checkout_timeout = Duration::ZERO),
+            ("checkout_timeout must not exceed", |c| c.checkout_timeout = Duration::from_secs(6)),
+            ("write_wait must not exceed", |c| c.write_wait = Duration::from_secs(6)),
+            ("max_staleness must exceed", |c| c.max_staleness = Duration::from_millis(100)),
+            ("max_staleness_return must not exceed", |c| c.max_staleness_return = Duration::from_secs(6)),
+            ("max_staleness_return must exceed", |c| c.max_staleness_return = Duration::from_millis(1)),
+            ("writer_lease", |c| c.writer_lease = Some(Duration::from_millis(300))),
+            ("session_wait", |c| c.session_wait = Duration::from_secs(5)),
+            ("read_pool_size must be above", |c| c.read_pool_size = 0),
+            ("write_pool_size", |c| c.write_pool_size = 0),
+            ("fallback_no_replica", |c| c.fallback_no_replica = Some(21)),
+            ("fallback_behind_token", |c| c.fallback_behind_token = Some(21)),
+            ("min_serving_replicas", |c| c.min_serving_replicas = 3),
+            ("write_quorum", |c| c.write_quorum = 2),
+            ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),
+            ("max_lifetime", |c| c.max_lifetime = Duration::ZERO),
+            ("breaker.failures", |c| c.breaker.failures = 0),
+            ("breaker.failure_rate", |c| c.breaker.failure_rate = 0.0),
+            ("breaker.failure_rate", |c| c.breaker.failure_rate = f64::NAN),
+            ("breaker.window", |c| c.breaker.window = Duration::ZERO),
+            ("breaker.first_open must be above", |c| c.breaker.first_open = Duration::ZERO),
+            ("breaker.first_open must not exceed", |c| c.breaker.first_open = Duration::from_secs(61)),
+            ("retry.attempts", |c| c.retry.attempts = 0),
+            ("retry.base", |c| c.retry.base = Duration::from_secs(1)),
+            ("retry.budget_ratio", |c| c.retry.budget_ratio = -1.0),
+        ];
+        for (rule, breaking) in table {
+            let mut config = valid();
+            breaking(&mut config);
+            let error = config.validate().expect_err(rule).to_string();
+            assert!(error.contains(rule), "{error} instead of {rule}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Why a node was chosen, and why another was not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::fault::Fault;
+use crate::lsn::Timeline;
+use crate::node::Role;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Its sessions are read-only on the server.
+    Read,
+    /// It is on the primary.
+    Write,
+}
+
+impl Access {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a node was chosen. A bounded set, so that it can be a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The fewest requests in flight for its weight.
+    LeastInFlight,
+    /// The cheaper of two drawn at random.
+    PowerOfTwoChoices,
+    /// Its turn.
+    RoundRobin,
+    /// Drawn at random.
+    Random,
+    /// Drawn by weight.
+    Weighted,
+    /// A balancer of the application's own.
+    Balanced,
+    /// It served this request before.
+    SameRequest,
+    /// All replicas exceed `max_staleness`; this one least.
+    LeastStale,
+    /// The read asked for the primary.
+    Strong,
+    /// No replica could serve.
+    FallbackNoReplica,
+    /// Recovery cancelled the read on a replica, or no standby can run it.
+    MovedToPrimary,
+    /// A write.
+    Writer,
+}
+
+/// How many reasons there are, for tables indexed by them.
+pub(crate) const REASONS: usize = 12;
+
+impl Reason {
+    /// All reasons, in the order of their declaration.
+    pub const ALL: [Self; REASONS] = [
+        Self::LeastInFlight,
+        Self::PowerOfTwoChoices,
+        Self::RoundRobin,
+        Self::Random,
+        Self::Weighted,
+        Self::Balanced,
+        Self::SameRequest,
+        Self::LeastStale,
+        Self::Strong,
+        Self::FallbackNoReplica,
+        Self::MovedToPrimary,
+        Self::Writer,
+    ];
+
+    /// The reason's name in metrics, headers and status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastInFlight => "least_in_flight",
+            Self::PowerOfTwoChoices => "power_of_two_choices",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::Weighted => "weighted",
+            Self::Balanced => "balanced",
+            Self::SameRequest => "same_request",
+            Self::LeastStale => "least_stale",
+            Self::Strong => "strong",
+            Self::FallbackNoReplica => "fallback_no_replica",
+            Self::MovedToPrimary => "moved_to_primary",
+            Self::Writer => "writer",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Which node served, as what, and why: what a span, a debug header and the status page show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// Its role when it was chosen.
+    pub role: Role,
+    /// What it was chosen for.
+    pub access: Access,
+    /// Why it was chosen.
+    pub reason: Reason,
+}
+
+/// Why a node may not serve a request.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No probe has been answered since the router started.
+    NeverSeen,
+    /// It does not answer the monitor.
+    Down {
+        /// Why, in the prober's words.
+        why: Arc<str>,
+    },
+    /// Its breaker is open for this much longer.
+    BreakerOpen(Duration),
+    /// It gets no new work.
+    Draining,
+    /// It is out of recovery on a timeline below the primary's: a deposed primary.
+    Fenced {
+        /// Its timeline.
+        timeline: Timeline,
+        /// The highest timeline of any accepted primary.
+        current: Timeline,
+    },
+    /// It belongs to another cluster.
+    OtherCluster,
+    /// It is on another timeline than the primary.
+    OtherTimeline,
+    /// It is out of recovery and not proven to be the primary.
+    NotProven,
+    /// It is a standby; the request needs the primary.
+    IsReplica,
+    /// It is the primary; it serves reads only when no replica can.
+    IsPrimary,
+    /// It is a standby that receives no log.
+    NotReceiving,
+    /// How stale it is cannot be told.
+    StalenessUnknown,
+    /// It is staler than allowed.
+    Stale {
+        /// How stale it may be at most: its proven bound.
+        bound: Duration,
+        /// What is allowed.
+        limit: Duration,
+    },
+    /// It was stale and has not been fresh for long enough.
+    Returning,
+    /// This request tried it and met this fault.
+    Tried(Fault),
+    /// As many reads as its fallback cap allows run on it already.
+    FallbackFull {
+        /// The cap.
+        cap: u32,
+    },
+    /// Its last confirmation as the primary is older than the writer lease.
+    LeaseOver(Duration),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverSeen => f.write_str("not seen yet"),
+            Self::Down { why } => write!(f, "down: {why}"),
+            Self::BreakerOpen(left) => write!(f, "breaker open for {:.1} s more", left.as_secs_f64()),
+            Self::Draining => f.write_str("draining"),
+            Self::Fenced { timeline, current } => write!(f, "fenced: timeline {timeline} < {current}"),
+            Self::OtherCluster => f.write_str("belongs to another cluster"),
+            Self::OtherTimeline => f.write_str("on another timeline than the primary"),
+            Self::NotProven => f.write_str("out of recovery, not proven to be the primary"),
+            Self::IsReplica => f.write_str("a replica"),
+            Self::IsPrimary => f.write_str("the primary"),
+            Self::NotReceiving => f.write_str("receives no log"),
+            Self::StalenessUnknown => f.write_str("staleness unknown"),
+            Self::Stale { bound, limit } => {
+                write!(f, "stale {:.1} s > {:.1} s", bound.as_secs_f64(), limit.as_secs_f64())
+            }
+            Self::Returning => f.write_str("was stale, not fresh for long enough"),
+            Self::Tried(fault) => write!(f, "tried: {fault}"),
+            Self::FallbackFull { cap } => write!(f, "its {cap} fallback reads are taken"),
+            Self::LeaseOver(age) => write!(f, "unconfirmed for {:.1} s", age.as_secs_f64()),
+        }
+    }
+}
+
+/// Nodes with why each was refused: what an error carries and a page shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Refusals(pub Vec<(Arc<str>, Refusal)>);
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no node is known");
+        }
+        for (index, (node, refusal)) in self.0.iter().enumerate() {
+            write!(f, "{}{node}: {refusal}", if index == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_indexed_in_order_and_named_apart() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        let mut names = Reason::ALL.map(Reason::as_str).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), REASONS);
+    }
+
+    #[test]
+    fn refusals_read_as_one_line() {
+        let refusals = Refusals(vec![
+            ("pg1".into(), Refusal::Down { why: "connection refused".into() }),
+            ("pg2".into(), Refusal::Stale { bound: Duration::from_millis(3_200), limit: Duration::from_secs(1) }),
+            ("pg3".into(), Refusal::Fenced { timeline: Timeline(3), current: Timeline(4) }),
+        ]);
+        assert_eq!(
+            refusals.to_string(),
+            "pg1: down: connection refused; pg2: stale 3.2 s > 1.0 s; pg3: fenced: timeline 3 < 4"
+        );
+    }
+}

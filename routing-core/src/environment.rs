@@ -1,0 +1,115 @@
+//! Configuration from the environment.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `DATABASE_PRIMARY_URL` | the server that is the primary on the day of deployment; required |
+//! | `DATABASE_REPLICA_URLS` | the others, comma-separated |
+//! | `DATABASE_REPLICA_1_URL`, `DATABASE_REPLICA_2_URL`, … | the others, one each, up to the first that is unset |
+//! | `DATABASE_PROBE_USER`, `DATABASE_PROBE_PASSWORD` | the monitor's role; else it connects as the application |
+//!
+//! A URL may be prefixed with a name for its node: `pg1=postgres://app:secret@db1/shop`. The names of the first two
+//! variables tell people what to expect; the router finds out who the primary is by asking the servers.
+
+use crate::config::{ConfigError, NodeConfig, RouterConfig};
+
+impl RouterConfig {
+    /// The defaults, with the nodes that the process's environment names (see the table of this module).
+    ///
+    /// # Errors
+    /// When `DATABASE_PRIMARY_URL` is missing, a URL does not parse, or a rule is broken.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// [`from_env`](Self::from_env) over any source of variables. An empty variable counts as unset.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let variable = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let primary = "DATABASE_PRIMARY_URL";
+        let url = variable(primary).ok_or_else(|| ConfigError::Missing(primary.to_owned()))?;
+        let mut nodes = vec![node(primary, &url)?];
+        if let Some(list) = variable("DATABASE_REPLICA_URLS") {
+            for url in list.split(',').filter(|url| !url.trim().is_empty()) {
+                nodes.push(node("DATABASE_REPLICA_URLS", url)?);
+            }
+        }
+        for number in 1.. {
+            let name = format!("DATABASE_REPLICA_{number}_URL");
+            let Some(url) = variable(&name) else { break };
+            nodes.push(node(&name, &url)?);
+        }
+        if let Some(user) = variable("DATABASE_PROBE_USER") {
+            let password = variable("DATABASE_PROBE_PASSWORD").unwrap_or_default();
+            for node in &mut nodes {
+                node.probe_url = Some(node.url.with_credentials(&user, &password));
+            }
+        }
+        let config = Self { nodes, ..Self::default() };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn node(variable: &str, text: &str) -> Result<NodeConfig, ConfigError> {
+    // A `=` after the scheme belongs to the URL's parameters.
+    let (name, url) = match text.split_once('=') {
+        Some((name, url)) if !name.contains(':') => (name.trim(), url),
+        _ => ("", text),
+    };
+    let url: crate::DatabaseUrl =
+        url.trim().parse().map_err(|source| ConfigError::Variable { variable: variable.to_owned(), source })?;
+    let name = if name.is_empty() { format!("{}:{}", url.host(), url.port()) } else { name.to_owned() };
+    Ok(NodeConfig::new(name, url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<RouterConfig, ConfigError> {
+        RouterConfig::from_variables(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn both_ways_of_listing_replicas_and_both_ways_of_naming_work() {
+        let config = read(&[
+            ("DATABASE_PRIMARY_URL", "pg1=postgres://app:x@h1/d"),
+            ("DATABASE_REPLICA_URLS", "postgres://app:x@h2:5433/d?a=b, pg3=postgres://app:x@h3/d"),
+            ("DATABASE_REPLICA_1_URL", "postgres://app:x@h4/d"),
+            ("DATABASE_REPLICA_3_URL", "postgres://app:x@never/d"),
+            ("DATABASE_PROBE_USER", "monitor"),
+            ("DATABASE_PROBE_PASSWORD", "m"),
+        ])
+        .unwrap();
+        let names: Vec<_> = config.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["pg1", "h2:5433", "pg3", "h4:5432"]);
+        assert_eq!(config.nodes[0].probe_url().expose(), "postgres://monitor:m@h1/d");
+        assert_eq!(config.nodes[1].url.expose(), "postgres://app:x@h2:5433/d?a=b");
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_and_no_password_shown() {
+        let table: &[(&[(&str, &str)], &str)] = &[
+            (&[], "DATABASE_PRIMARY_URL"),
+            (&[("DATABASE_PRIMARY_URL", " ")], "DATABASE_PRIMARY_URL"),
+            (&[("DATABASE_PRIMARY_URL", "mysql://u:hunter2@h/d")], "DATABASE_PRIMARY_URL"),
+            (
+                &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("DATABASE_REPLICA_1_URL", "hunter2")],
+                "DATABASE_REPLICA_1_URL",
+            ),
+            (
+                &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("DATABASE_REPLICA_URLS", "postgres://h/d")],
+                "must differ",
+            ),
+        ];
+        for (variables, named) in table {
+            let error = read(variables).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Why no connection was handed out, and what became of a write that was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::decision::{Access, Refusals};
+
+/// Why a request got no connection. Nothing of it was sent to any server.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// No node may serve the read.
+    #[error("no node can serve the read ({0})")]
+    NoNode(Refusals),
+    /// No node is proven to be the primary, and none became it in time.
+    #[error("no node is proven to be the primary ({0})")]
+    NoPrimary(Refusals),
+    /// Several nodes claim to be the primary and nothing tells them apart.
+    #[error("several nodes claim to be the primary: {0}; fence all but one of them")]
+    AmbiguousPrimary(Claims),
+    /// Every replica is gone and the primary runs as many reads for them as its cap allows.
+    #[error("the primary already runs the {cap} reads that it takes over from replicas ({refusals})")]
+    Overloaded {
+        /// The cap.
+        cap: u32,
+        /// Why no replica could serve.
+        refusals: Refusals,
+    },
+    /// As many writes as allowed already wait for a primary.
+    #[error("{limit} writes already wait for a primary")]
+    TooManyWaiters {
+        /// The limit.
+        limit: u32,
+    },
+    /// The deadline for a connection passed.
+    #[error("no connection for the {access} within {after:?} ({refusals})")]
+    DeadlineExceeded {
+        /// What it was for.
+        access: Access,
+        /// The deadline.
+        after: Duration,
+        /// Why no node served in that time.
+        refusals: Refusals,
+    },
+    /// The primary changed while the request held or waited for its connection.
+    #[error("the primary changed from {from} before the statement ran")]
+    WriterChanged {
+        /// The node that was the primary.
+        from: Arc<str>,
+    },
+    /// The router was closed.
+    #[error("the router is closed")]
+    Closed,
+}
+
+impl RouteError {
+    /// When a caller may try again: what `Retry-After` says. One second, or five while no primary is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::NoPrimary(_) | Self::AmbiguousPrimary(_) => Duration::from_secs(5),
+            Self::NoNode(_)
+            | Self::Overloaded { .. }
+            | Self::TooManyWaiters { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::WriterChanged { .. }
+            | Self::Closed => Duration::from_secs(1),
+        }
+    }
+
+    /// One fixed word for metrics and for the `code` of an HTTP body.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoNode(_) => "no_node",
+            Self::NoPrimary(_) => "no_primary",
+            Self::AmbiguousPrimary(_) => "ambiguous_primary",
+            Self::Overloaded { .. } => "overloaded",
+            Self::TooManyWaiters { .. } => "too_many_waiters",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::WriterChanged { .. } => "writer_changed",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Who claims to be the primary, and on which timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims(pub Vec<(Arc<str>, crate::lsn::Timeline)>);
+
+impl std::fmt::Display for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (node, timeline)) in self.0.iter().enumerate() {
+            write!(f, "{}{node} on timeline {timeline}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A write whose outcome no one can know: it was sent, and the answer was lost. It may have been committed.
+///
+/// It is never repeated by the router. An application that must know reads its own data again on the primary, or makes
+/// the write idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection to {node} was lost after a write was sent ({why}): it may or may not have been committed")]
+pub struct CommitUnknown {
+    /// The node that it was sent to.
+    pub node: Arc<str>,
+    /// How the answer was lost, in the driver's words.
+    pub why: Arc<str>,
+}

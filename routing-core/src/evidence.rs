@@ -1,0 +1,323 @@
+//! From what the probes said to a topology.
+//!
+//! Owned by the topology's one writer. Everything here is told the time and awaits nothing.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::config::RouterConfig;
+use crate::decision::Refusal;
+use crate::error::Claims;
+use crate::lag::{Behind, PrimaryHistory};
+use crate::node::{Node, NodeId, Role};
+use crate::primary::{Lineage, Standing, Verdict, Witness, judge, standings};
+use crate::probe::{Identity, Probe, ProbeError};
+use crate::topology::{NodeState, Primary, Topology};
+
+/// One attempt to probe a node.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The node.
+    pub node: NodeId,
+    /// When the probe was sent.
+    pub sent: Instant,
+    /// What came of it.
+    pub outcome: Result<(Arc<Identity>, Probe), ProbeError>,
+}
+
+/// Probes in a row that must fail before a node counts as dead and its reads in flight move on. One lost answer is
+/// not death; the second comes after a new connection was tried.
+const DEAD_AFTER: u32 = 2;
+
+/// Probes in a row that must find a stale replica fresh before it serves again.
+const FRESH_AFTER: u32 = 2;
+
+/// All that the probes have shown so far.
+#[derive(Debug)]
+pub struct Evidence {
+    config: Arc<RouterConfig>,
+    records: Vec<Record>,
+    lineage: Lineage,
+    verdict: Verdict,
+    history: PrimaryHistory,
+    version: u64,
+}
+
+#[derive(Debug)]
+struct Record {
+    node: Arc<Node>,
+    /// The last answer. It is void once a probe failed: a standby was measured to come back *behind* what it had
+    /// shown, so a position holds only while the connection that read it lives.
+    said: Option<Said>,
+    failed: Option<Arc<str>>,
+    failures: u32,
+    down_since: Option<Instant>,
+    returning: bool,
+    fresh_streak: u32,
+    last_known_fresh: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Said {
+    identity: Arc<Identity>,
+    probe: Probe,
+    sent: Instant,
+}
+
+/// What one observation changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The node counts as dead from now on.
+    pub lost: bool,
+    /// Another node or timeline was accepted as the primary.
+    pub new_epoch: bool,
+}
+
+impl Evidence {
+    /// No evidence about these nodes.
+    #[must_use]
+    pub fn new(config: Arc<RouterConfig>, nodes: &[Arc<Node>]) -> Self {
+        let unseen = |node: &Arc<Node>| Record {
+            node: node.clone(),
+            said: None,
+            failed: None,
+            failures: 0,
+            down_since: None,
+            returning: false,
+            fresh_streak: 0,
+            last_known_fresh: None,
+        };
+        Self {
+            config,
+            records: nodes.iter().map(unseen).collect(),
+            lineage: Lineage::default(),
+            verdict: Verdict::Nobody,
+            history: PrimaryHistory::default(),
+            version: 0,
+        }
+    }
+
+    /// The same, going on from what an earlier topology had accepted: a timeline once accepted is never forgotten.
+    #[must_use]
+    pub fn resume(config: Arc<RouterConfig>, nodes: &[Arc<Node>], last: &Topology) -> Self {
+        let mut evidence = Self::new(config, nodes);
+        let writer = match last.primary {
+            Primary::Known { index, timeline, .. } => last.nodes.get(index).map(|s| (s.node.id(), timeline)),
+            Primary::Unknown | Primary::Ambiguous(_) => None,
+        };
+        evidence.lineage =
+            Lineage { system_id: last.system_id, highest: last.highest_timeline, writer, epoch: last.epoch };
+        evidence.version = last.version;
+        evidence
+    }
+
+    /// Takes in one observation at `now`.
+    pub fn observe(&mut self, observation: Observation, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        let Some(index) = self.records.iter().position(|record| record.node.id() == observation.node) else {
+            return effects;
+        };
+        let record = &mut self.records[index];
+        match observation.outcome {
+            Ok((identity, probe)) => {
+                record.said = Some(Said { identity, probe, sent: observation.sent });
+                record.failed = None;
+                record.failures = 0;
+                record.down_since = None;
+            }
+            Err(error) => {
+                record.said = None;
+                record.failed = Some(error.to_string().into());
+                record.failures = record.failures.saturating_add(1);
+                record.down_since = record.down_since.or(Some(observation.sent));
+                effects.lost = record.failures == DEAD_AFTER;
+            }
+        }
+        effects.new_epoch = self.judge();
+        self.sample_primary();
+        self.weigh_freshness(index, now);
+        effects
+    }
+
+    /// Decides anew who is the primary; `true` when that opened an epoch.
+    fn judge(&mut self) -> bool {
+        let witnesses = witnesses(&self.records);
+        self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum);
+        let Verdict::Accepted(id, timeline) = self.verdict else { return false };
+        if self.lineage.writer == Some((id, timeline)) {
+            return false;
+        }
+        let system_id = witnesses.iter().find(|w| w.id == id).and_then(|w| Some(w.said?.0.system_id));
+        self.lineage = Lineage {
+            system_id: self.lineage.system_id.or(system_id),
+            highest: Some(timeline),
+            writer: Some((id, timeline)),
+            epoch: self.lineage.epoch + 1,
+        };
+        self.history.clear();
+        true
+    }
+
+    fn sample_primary(&mut self) {
+        let Verdict::Accepted(id, _) = self.verdict else { return };
+        let Some(said) = self.records.iter().find(|r| r.node.id() == id).and_then(|r| r.said.as_ref()) else {
+            return;
+        };
+        if let Some(lsn) = said.probe.lsn {
+            self.history.record(lsn, said.sent);
+        }
+    }
+
+    /// Hysteresis: out above `max_staleness`, back in after some probes at or below `max_staleness_return`.
+    fn weigh_freshness(&mut self, index: usize, now: Instant) {
+        let fresh = self.fresh_as_of(index);
+        let limits = (self.config.max_staleness, self.config.max_staleness_return, self.config.commit_delay());
+        let record = &mut self.records[index];
+        record.last_known_fresh = record.last_known_fresh.max(fresh);
+        let Some(bound) = fresh.map(|fresh| now.saturating_duration_since(fresh) + limits.2) else {
+            record.fresh_streak = 0;
+            return;
+        };
+        if bound > limits.0 {
+            record.returning = true;
+            record.fresh_streak = 0;
+        } else if bound <= limits.1 {
+            record.fresh_streak += 1;
+            record.returning &= record.fresh_streak < FRESH_AFTER;
+        } else {
+            record.fresh_streak = 0;
+        }
+    }
+
+    /// The instant that a node's data is proven to be fresh as of. A standby on a timeline that is known to be another
+    /// one has none: its positions cannot be compared.
+    fn fresh_as_of(&self, index: usize) -> Option<Instant> {
+        let record = &self.records[index];
+        let said = record.said.as_ref()?;
+        let (writer, timeline) = self.lineage.writer?;
+        if writer == record.node.id() {
+            return Some(said.sent);
+        }
+        if !said.probe.in_recovery || said.probe.timeline.is_some_and(|own| own != timeline) {
+            return None;
+        }
+        self.history.fresh_as_of(said.probe.lsn?)
+    }
+
+    /// The picture at `now`.
+    pub fn topology(&mut self, now: Instant) -> Topology {
+        self.version += 1;
+        let standings = standings(&self.lineage, &witnesses(&self.records));
+        let primary = self.primary();
+        let known = matches!(primary, Primary::Known { .. });
+        let nodes = (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
+        Topology {
+            version: self.version,
+            epoch: self.lineage.epoch,
+            primary,
+            nodes,
+            system_id: self.lineage.system_id,
+            highest_timeline: self.lineage.highest,
+            primary_lsn: self.history.newest().map(|(lsn, _)| lsn),
+            published: now,
+        }
+    }
+
+    fn primary(&self) -> Primary {
+        let place = |id: NodeId| self.records.iter().position(|record| record.node.id() == id);
+        match &self.verdict {
+            Verdict::Accepted(id, timeline) => match place(*id).map(|index| (index, &self.records[index].said)) {
+                Some((index, Some(said))) => {
+                    Primary::Known { index, timeline: *timeline, confirmed: said.sent }
+                }
+                _ => Primary::Unknown,
+            },
+            Verdict::Nobody => Primary::Unknown,
+            Verdict::Ambiguous(claims) => {
+                let named = claims.iter().filter_map(|(id, timeline)| {
+                    Some((self.records[place(*id)?].node.name().into(), *timeline))
+                });
+                Primary::Ambiguous(Claims(named.collect()))
+            }
+        }
+    }
+
+    fn node_state(&self, index: usize, standing: Standing, primary_known: bool) -> NodeState {
+        let record = &self.records[index];
+        let said = record.said.as_ref();
+        let probe = said.map(|said| &said.probe);
+        let is_writer = self.lineage.writer.is_some_and(|(id, _)| id == record.node.id()) && primary_known;
+        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
+        let own_timeline = probe.and_then(|probe| probe.timeline);
+        NodeState {
+            node: record.node.clone(),
+            role: probe.map_or(Role::Unknown, |p| if p.in_recovery { Role::Replica } else { Role::Primary }),
+            timeline: own_timeline,
+            lsn: probe.and_then(|probe| probe.lsn),
+            blocked: self.blocked(record, standing, is_writer, primary_known),
+            fresh_as_of: self.fresh_as_of(index),
+            last_known_fresh: record.last_known_fresh,
+            lineage_proven: match own_timeline {
+                Some(own) => Some(own) == writer_timeline,
+                None => self.lineage.epoch == 1,
+            },
+            returning: record.returning,
+            behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {
+                (true, _) => Behind::CaughtUp,
+                (false, Some(lsn)) if own_timeline.is_none_or(|own| Some(own) == writer_timeline) => {
+                    self.history.behind(lsn)
+                }
+                _ => Behind::Unknown,
+            },
+            probed: said.map(|said| said.sent),
+            down_since: record.down_since,
+        }
+    }
+
+    fn blocked(&self, record: &Record, standing: Standing, is_writer: bool, primary_known: bool) -> Option<Refusal> {
+        let Some(said) = &record.said else {
+            return Some(match &record.failed {
+                Some(why) => Refusal::Down { why: why.clone() },
+                None => Refusal::NeverSeen,
+            });
+        };
+        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
+        match standing {
+            Standing::Unseen => Some(Refusal::NeverSeen),
+            Standing::OtherCluster => Some(Refusal::OtherCluster),
+            Standing::Duplicate => Some(Refusal::NotProven),
+            Standing::Deposed => Some(match (said.probe.timeline, self.lineage.highest) {
+                (Some(timeline), Some(current)) => Refusal::Fenced { timeline, current },
+                _ => Refusal::NotProven,
+            }),
+            Standing::Candidate | Standing::ReadOnly => (!is_writer).then_some(Refusal::NotProven),
+            Standing::Standby => {
+                let other = said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
+                let orphan_allowed = !primary_known && self.config.serve_without_primary;
+                if other && primary_known {
+                    Some(Refusal::OtherTimeline)
+                } else if !said.probe.receives() && !orphan_allowed {
+                    Some(Refusal::NotReceiving)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
+    records
+        .iter()
+        .map(|record| Witness {
+            id: record.node.id(),
+            configured: (record.node.config().url.host(), record.node.config().url.port()),
+            tried: record.said.is_some() || record.failed.is_some(),
+            said: record.said.as_ref().map(|said| (&*said.identity, &said.probe)),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

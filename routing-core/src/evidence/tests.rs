@@ -1,0 +1,202 @@
+use std::time::Duration;
+
+use super::*;
+use crate::breaker::BreakerConfig;
+use crate::config::NodeConfig;
+use crate::lsn::{Lsn, SystemId, Timeline};
+
+struct Scene {
+    evidence: Evidence,
+    nodes: Vec<Arc<Node>>,
+    start: Instant,
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+impl Scene {
+    fn new() -> Self {
+        let config = Arc::new(RouterConfig::default());
+        let nodes: Vec<_> = (1..=3)
+            .map(|n| {
+                let url = format!("postgres://10.0.0.{n}/d").parse().unwrap();
+                Arc::new(Node::new(NodeConfig::new(format!("pg{n}"), url), BreakerConfig::default()))
+            })
+            .collect();
+        Self { evidence: Evidence::new(config, &nodes), nodes, start: Instant::now() }
+    }
+
+    fn answer(&mut self, node: usize, at: u64, probe: Probe) -> Effects {
+        let identity = Identity {
+            system_id: SystemId(1),
+            version: 150_000,
+            address: Some(format!("10.0.0.{}", node + 1)),
+            port: Some(5432),
+            started: "1".to_owned(),
+        };
+        let sent = self.start + ms(at);
+        let outcome = Ok((Arc::new(identity), probe));
+        self.evidence.observe(Observation { node: self.nodes[node].id(), sent, outcome }, sent)
+    }
+
+    fn fail(&mut self, node: usize, at: u64) -> Effects {
+        let sent = self.start + ms(at);
+        let error = ProbeError::TimedOut { step: "asking", after: ms(1_000) };
+        self.evidence.observe(Observation { node: self.nodes[node].id(), sent, outcome: Err(error) }, sent)
+    }
+
+    fn at(&mut self, at: u64) -> Topology {
+        self.evidence.topology(self.start + ms(at))
+    }
+
+    /// pg1 writes, pg2 and pg3 follow it; all at position 100.
+    fn settled() -> Self {
+        let mut scene = Self::new();
+        scene.answer(0, 0, writes(1, 100));
+        for node in [1, 2] {
+            scene.answer(node, 0, follows(0, 1, 100));
+        }
+        scene
+    }
+}
+
+fn writes(timeline: u32, lsn: u64) -> Probe {
+    Probe {
+        in_recovery: false,
+        lsn: Some(Lsn::from(lsn)),
+        receive_lsn: None,
+        timeline: Some(Timeline(timeline)),
+        wal_receiver: false,
+        wal_receiver_status: None,
+        sender: None,
+        walsenders: 0,
+        read_only: false,
+    }
+}
+
+fn follows(node: usize, timeline: u32, lsn: u64) -> Probe {
+    Probe {
+        in_recovery: true,
+        wal_receiver: true,
+        wal_receiver_status: Some("streaming".to_owned()),
+        sender: Some((format!("10.0.0.{}", node + 1), 5432)),
+        read_only: true,
+        ..writes(timeline, lsn)
+    }
+}
+
+fn orphan(lsn: u64) -> Probe {
+    Probe { in_recovery: true, read_only: true, timeline: None, ..writes(1, lsn) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_behind_a_writing_primary_grows_stale_and_is_let_back_after_two_fresh_probes() {
+    let mut scene = Scene::settled();
+    for step in 1..=24 {
+        scene.answer(0, step * 250, writes(1, 100 + step));
+        scene.answer(1, step * 250, follows(0, 1, 100));
+    }
+    let state = scene.at(6_000).nodes[1].clone();
+    assert_eq!(state.staleness(scene.start + ms(6_000)), Some(ms(6_000)));
+    assert_eq!(state.lag(scene.start + ms(6_000)), Some(ms(5_750)));
+    assert!(state.returning);
+
+    scene.answer(1, 6_100, follows(0, 1, 124));
+    assert!(scene.at(6_100).nodes[1].returning, "one fresh probe is not enough");
+    scene.answer(1, 6_200, follows(0, 1, 124));
+    assert!(!scene.at(6_200).nodes[1].returning);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_primary_for_an_hour_raises_no_lag() {
+    let mut scene = Scene::settled();
+    for second in 1..=3_600 {
+        scene.answer(0, second * 1_000, writes(1, 100));
+        scene.answer(1, second * 1_000, follows(0, 1, 100));
+    }
+    let now = scene.start + ms(3_600_100);
+    let state = scene.at(3_600_100).nodes[1].clone();
+    assert_eq!((state.lag(now), state.staleness(now)), (Some(Duration::ZERO), Some(ms(100))));
+    assert_eq!(state.blocked, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_news_of_the_primary_staleness_grows() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 1_000);
+    scene.answer(1, 9_000, orphan(100));
+    let state = scene.at(9_000).nodes[1].clone();
+    assert_eq!(state.staleness(scene.start + ms(9_000)), Some(ms(9_000)));
+    assert_eq!(state.blocked, None, "it may still serve as the least stale");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_receiver_is_gone_is_blocked_while_the_primary_lives() {
+    let mut scene = Scene::settled();
+    scene.answer(1, 250, orphan(100));
+    assert_eq!(scene.at(250).nodes[1].blocked, Some(Refusal::NotReceiving));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_probe_voids_the_position_and_the_second_declares_the_node_lost() {
+    let mut scene = Scene::settled();
+    assert!(!scene.fail(1, 250).lost);
+    let state = scene.at(250).nodes[1].clone();
+    assert!(matches!(state.blocked, Some(Refusal::Down { .. })));
+    assert_eq!((state.fresh_as_of, state.lsn), (None, None));
+    assert!(scene.fail(1, 500).lost);
+    assert!(!scene.fail(1, 750).lost, "once for each loss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promotion_opens_an_epoch_and_fences_the_old_primary() {
+    let mut scene = Scene::settled();
+    assert_eq!(scene.at(0).epoch, 1);
+    scene.fail(0, 250);
+    assert_eq!(scene.at(250).primary, Primary::Unknown);
+    scene.answer(2, 300, orphan(100));
+    let effects = scene.answer(1, 500, writes(2, 120));
+    assert!(effects.new_epoch);
+    let topology = scene.at(500);
+    assert_eq!((topology.epoch, topology.highest_timeline), (2, Some(Timeline(2))));
+    assert_eq!(topology.primary().unwrap().node.name(), "pg2");
+
+    scene.answer(0, 750, writes(1, 999));
+    let topology = scene.at(750);
+    assert_eq!(topology.primary().unwrap().node.name(), "pg2");
+    assert_eq!(
+        topology.nodes[0].blocked,
+        Some(Refusal::Fenced { timeline: Timeline(1), current: Timeline(2) })
+    );
+
+    scene.answer(0, 1_000, follows(1, 2, 130));
+    assert_eq!(scene.at(1_000).nodes[0].blocked, None, "it follows the new primary now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(2, 300, orphan(100));
+    scene.answer(1, 500, writes(2, 120));
+    scene.answer(2, 600, follows(0, 1, 500));
+    let state = scene.at(600).nodes[2].clone();
+    assert_eq!((state.fresh_as_of, state.lineage_proven), (None, false));
+    assert_eq!(state.blocked, Some(Refusal::OtherTimeline));
+    assert_eq!(state.last_known_fresh, Some(scene.start));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_may_not_see_the_timeline_proves_lineage_until_the_first_change() {
+    let mut scene = Scene::settled();
+    let plain = |lsn| Probe { timeline: None, sender: None, wal_receiver_status: None, ..follows(0, 1, lsn) };
+    scene.answer(1, 250, plain(100));
+    assert!(scene.at(250).nodes[1].lineage_proven);
+    scene.fail(0, 500);
+    scene.answer(2, 500, writes(2, 120));
+    scene.answer(1, 750, plain(130));
+    let state = scene.at(750).nodes[1].clone();
+    assert!(!state.lineage_proven);
+    assert_eq!(state.blocked, None, "reads without a bound may use it");
+}

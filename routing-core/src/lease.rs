@@ -1,0 +1,213 @@
+//! A connection held together with everything that must be given back.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use tokio::time::Instant;
+
+use crate::backend::{Backend, Usage};
+use crate::decision::{Access, Decision, Reason};
+use crate::fault::Fault;
+use crate::node::{Node, Role};
+
+/// A counter with a limit. Its permits give themselves back.
+#[derive(Debug)]
+pub(crate) struct Cap {
+    limit: u32,
+    taken: AtomicU32,
+}
+
+impl Cap {
+    pub(crate) fn new(limit: u32) -> Arc<Self> {
+        Arc::new(Self { limit, taken: AtomicU32::new(0) })
+    }
+
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Relaxed)
+    }
+
+    /// A permit, unless all are taken.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<CapPermit> {
+        let one_more = |taken: u32| (taken < self.limit).then_some(taken + 1);
+        self.taken.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(CapPermit(self.clone()))
+    }
+}
+
+/// One place under a [`Cap`], for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CapPermit(Arc<Cap>);
+
+impl Drop for CapPermit {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
+/// Dropping it gives all of that back; [`settle`](Self::settle) also says how it went.
+pub(crate) struct Ticket {
+    node: Arc<Node>,
+    decision: (Role, Access, Reason),
+    trial: bool,
+    _fallback: Option<CapPermit>,
+    /// The epoch of the topology that chose the node.
+    epoch: u64,
+}
+
+impl Ticket {
+    /// Takes the place. The caller has taken the half-open slot when `trial` says so.
+    pub(crate) fn new(
+        node: Arc<Node>,
+        decision: (Role, Access, Reason),
+        trial: bool,
+        fallback: Option<CapPermit>,
+        epoch: u64,
+    ) -> Self {
+        node.enter();
+        let (role, access, reason) = decision;
+        node.meters().decision(access, role, reason);
+        Self { node, decision, trial, _fallback: fallback, epoch }
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.decision.1
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn decision(&self) -> Decision {
+        let (role, access, reason) = self.decision;
+        Decision { node: self.node.shared_name().clone(), role, access, reason }
+    }
+
+    /// A fault ends the request's use of the node.
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.node.record_fault(fault, Instant::now());
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.node.leave();
+        if self.trial {
+            self.node.return_trial();
+        }
+    }
+}
+
+/// A connection of one node, with its permits. Ending it reports to the node's breaker and load how it went.
+///
+/// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
+/// dropped while a statement runs counts neither for nor against the node, and its connection is not used again.
+pub struct Lease<B: Backend> {
+    /// `None` only while it is being dropped.
+    connection: Option<B::Connection>,
+    ticket: Ticket,
+    since: Instant,
+    settled: bool,
+}
+
+impl<B: Backend> Lease<B> {
+    pub(crate) fn new(connection: B::Connection, ticket: Ticket) -> Self {
+        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false }
+    }
+
+    /// The node that the connection is to.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        self.ticket.node()
+    }
+
+    /// Which node was chosen, as what, and why.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        self.ticket.decision()
+    }
+
+    /// The writer epoch in which the node was chosen.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.ticket.epoch()
+    }
+
+    /// Ends the lease with what an error said about the node; `None` means that it was used successfully.
+    pub fn end(mut self, fault: Option<Fault>) {
+        self.settle(fault);
+    }
+
+    fn settle(&mut self, fault: Option<Fault>) {
+        self.settled = true;
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.since);
+        self.node().meters().query(self.ticket.access(), elapsed);
+        match fault {
+            None => self.node().record_success(elapsed, now),
+            Some(fault) => self.node().record_fault(fault, now),
+        }
+    }
+}
+
+impl<B: Backend> Deref for Lease<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        // Only `drop` takes it out.
+        self.connection.as_ref().expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl<B: Backend> DerefMut for Lease<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        self.connection.as_mut().expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl<B: Backend> Drop for Lease<B> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if !self.settled {
+            match B::usage(&connection) {
+                Usage::Answered => self.settle(None),
+                Usage::Abandoned => {}
+                Usage::Lost => self.settle(Some(Fault::Unreachable)),
+            }
+        }
+        // The connection goes back before the ticket, which is a field, counts the request out.
+        drop(connection);
+    }
+}
+
+impl<B: Backend> fmt::Debug for Lease<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("decision", &self.decision()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_admits_up_to_its_limit_and_takes_permits_back() {
+        let cap = Cap::new(2);
+        let first = cap.take().unwrap();
+        let _second = cap.take().unwrap();
+        assert!(cap.take().is_none());
+        drop(first);
+        assert_eq!(cap.taken(), 1);
+        assert!(cap.take().is_some());
+    }
+}

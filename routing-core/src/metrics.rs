@@ -1,0 +1,128 @@
+//! What is counted, under the names that dashboards know.
+//!
+//! Everything goes through the `metrics` facade; install a recorder *before* the first cluster starts, since handles
+//! are made once and kept. Per-node gauges are not set here: they are rendered from the status, so that a removed
+//! node's are gone.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, SharedString, Unit};
+
+use crate::decision::{Access, REASONS, Reason};
+use crate::fault::{FAULTS, Fault};
+use crate::node::Role;
+
+const DECISIONS: &str = "db_routing_decisions_total";
+const CHECKOUT: &str = "db_routing_checkout_seconds";
+const QUERY: &str = "db_routing_query_seconds";
+const ERRORS: &str = "db_routing_errors_total";
+const RETRIES: &str = "db_routing_retries_total";
+const FALLBACK: &str = "db_routing_fallback_total";
+const SHED: &str = "db_routing_shed_total";
+const PRIMARY_CHANGES: &str = "db_routing_primary_changes_total";
+
+/// Tells the recorder what each metric means. Called once by each cluster as it starts; again does no harm.
+pub(crate) fn describe() {
+    metrics::describe_counter!(DECISIONS, "requests routed, by access, node, its role and the reason");
+    metrics::describe_histogram!(CHECKOUT, Unit::Seconds, "time to get a connection from a node's pool");
+    metrics::describe_histogram!(QUERY, Unit::Seconds, "time that a connection was held");
+    metrics::describe_counter!(ERRORS, "faults of a node, by kind");
+    metrics::describe_counter!(RETRIES, "failed attempts: repeated, or given up for the limit or the budget");
+    metrics::describe_counter!(FALLBACK, "reads that the primary served because no replica could");
+    metrics::describe_counter!(SHED, "requests refused at once to protect the primary");
+    metrics::describe_counter!(PRIMARY_CHANGES, "accepted changes of the primary");
+}
+
+/// What became of a failed attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repetition {
+    Repeated,
+    LimitReached,
+    BudgetSpent,
+}
+
+pub(crate) fn retry(outcome: Repetition) {
+    let outcome = match outcome {
+        Repetition::Repeated => "repeated",
+        Repetition::LimitReached => "limit_reached",
+        Repetition::BudgetSpent => "budget_spent",
+    };
+    metrics::counter!(RETRIES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn fallback(reason: Reason) {
+    metrics::counter!(FALLBACK, "reason" => reason.as_str()).increment(1);
+}
+
+pub(crate) fn shed(reason: &'static str) {
+    metrics::counter!(SHED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn primary_changed() {
+    metrics::counter!(PRIMARY_CHANGES).increment(1);
+}
+
+/// The handles of one node's metrics, made at first use and kept: counting takes no lock and allocates nothing.
+pub(crate) struct NodeMeters {
+    node: SharedString,
+    decisions: [[[OnceLock<Counter>; REASONS]; 3]; 2],
+    checkout: [OnceLock<Histogram>; 2],
+    query: [OnceLock<Histogram>; 2],
+    faults: [OnceLock<Counter>; FAULTS],
+}
+
+impl NodeMeters {
+    pub(crate) fn new(node: &str) -> Self {
+        Self {
+            node: SharedString::from(node.to_owned()),
+            decisions: Default::default(),
+            checkout: Default::default(),
+            query: Default::default(),
+            faults: Default::default(),
+        }
+    }
+
+    pub(crate) fn decision(&self, access: Access, role: Role, reason: Reason) {
+        self.decisions[access as usize][role as usize][reason as usize]
+            .get_or_init(|| {
+                let labels = [
+                    ("access", SharedString::from(access.as_str())),
+                    ("node", self.node.clone()),
+                    ("role", role.as_str().into()),
+                    ("reason", reason.as_str().into()),
+                ];
+                metrics::counter!(DECISIONS, &labels)
+            })
+            .increment(1);
+    }
+
+    pub(crate) fn checkout(&self, access: Access, elapsed: Duration) {
+        self.timed(&self.checkout, CHECKOUT, access).record(elapsed);
+    }
+
+    pub(crate) fn query(&self, access: Access, elapsed: Duration) {
+        self.timed(&self.query, QUERY, access).record(elapsed);
+    }
+
+    fn timed<'a>(
+        &self,
+        handles: &'a [OnceLock<Histogram>; 2],
+        name: &'static str,
+        access: Access,
+    ) -> &'a Histogram {
+        handles[access as usize].get_or_init(|| {
+            let labels = [("node", self.node.clone()), ("access", access.as_str().into())];
+            metrics::histogram!(name, &labels)
+        })
+    }
+
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.faults[fault as usize]
+            .get_or_init(|| {
+                let labels = [("node", self.node.clone()), ("fault", fault.as_str().into())];
+                metrics::counter!(ERRORS, &labels)
+            })
+            .increment(1);
+    }
+}

@@ -1,0 +1,413 @@
+//! One server: its name and what this process counts about it.
+//!
+//! A node outlives every topology that names it, so its breaker, its counters and its latency survive each new
+//! snapshot.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker, Failure};
+use crate::config::NodeConfig;
+use crate::fault::Fault;
+use crate::metrics::NodeMeters;
+
+/// A node's number: unique within the process, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+/// Never given to a node.
+pub(crate) const NO_NODE: u32 = u32::MAX;
+
+impl NodeId {
+    fn next() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+
+    pub(crate) fn as_u32(self) -> u32 {
+        self.0
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Out of recovery. Whether it is *the* primary is for the topology to say.
+    Primary,
+    /// In recovery: a standby.
+    Replica,
+    /// It has not said.
+    Unknown,
+}
+
+impl Role {
+    /// The role's name in metrics, headers and status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One server with its breaker and counters.
+pub struct Node {
+    id: NodeId,
+    name: Arc<str>,
+    config: NodeConfig,
+    gate: Gate,
+    in_flight: AtomicU32,
+    /// Nanoseconds; a peak-following average.
+    latency: AtomicU64,
+    draining: AtomicBool,
+    probe_now: Notify,
+    /// Rises each time that the monitor declares the node dead.
+    losses: watch::Sender<u64>,
+    /// Rises each time that a probe connection is lost: what was connected before may be dead too.
+    generation: AtomicU64,
+    meters: NodeMeters,
+}
+
+/// A breaker, and the part of it that a decision reads without a lock.
+struct Gate {
+    breaker: Mutex<CircuitBreaker>,
+    /// 0: closed. Else when the open period ends, in nanoseconds since `origin`, plus 1.
+    opens_at: AtomicU64,
+    /// The one request of the half-open state is under way.
+    probing: AtomicBool,
+    /// Successes since the breaker was last told, so that a success costs one addition.
+    successes: AtomicU32,
+    failing: AtomicBool,
+    origin: Instant,
+}
+
+/// What a node's breaker says to one more request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go.
+    Admitted,
+    /// Go, if no one else takes the half-open state's only slot first.
+    Trial,
+    /// No, for this much longer.
+    Refused(Duration),
+}
+
+impl Node {
+    /// A node with a closed breaker and no history.
+    #[must_use]
+    pub fn new(config: NodeConfig, breaker: BreakerConfig) -> Self {
+        let meters = NodeMeters::new(&config.name);
+        Self {
+            id: NodeId::next(),
+            name: config.name.as_str().into(),
+            gate: Gate {
+                breaker: Mutex::new(CircuitBreaker::new(breaker)),
+                opens_at: AtomicU64::new(0),
+                probing: AtomicBool::new(false),
+                successes: AtomicU32::new(0),
+                failing: AtomicBool::new(false),
+                origin: Instant::now(),
+            },
+            config,
+            in_flight: AtomicU32::new(0),
+            latency: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            probe_now: Notify::new(),
+            losses: watch::Sender::new(0),
+            generation: AtomicU64::new(0),
+            meters,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name, to keep without copying it.
+    #[must_use]
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How it was configured.
+    #[must_use]
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Requests of this process that hold one of its connections or wait for one.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Its recent latency; zero before the first answer.
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        Duration::from_nanos(self.latency.load(Relaxed))
+    }
+
+    /// Whether it gets no new work.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Gives it no new work (`true`) or lets it have work again.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+    }
+
+    /// Its breaker's state at `now`.
+    #[must_use]
+    pub fn breaker_state(&self, now: Instant) -> BreakerState {
+        self.gate.lock().state(now)
+    }
+
+    /// Whether its breaker admits a request at `now`. It changes nothing and takes no lock.
+    #[must_use]
+    pub fn admission(&self, now: Instant) -> Admission {
+        self.gate.admission(now)
+    }
+
+    /// Asks the monitor to probe it now instead of at the next tick.
+    pub fn probe_now(&self) {
+        self.probe_now.notify_one();
+    }
+
+    /// Rises each time that the monitor loses its connection. A pooled connection of an earlier generation is checked
+    /// before it is used: the server may have gone in between.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    pub(crate) fn next_generation(&self) {
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) async fn probe_wanted(&self) {
+        self.probe_now.notified().await;
+    }
+
+    pub(crate) fn meters(&self) -> &NodeMeters {
+        &self.meters
+    }
+
+    /// Sees every loss of the node from now on.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
+    }
+
+    /// The monitor declares it dead: reads in flight move on.
+    pub(crate) fn declare_lost(&self) {
+        self.losses.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Takes the half-open state's only slot; `false` when another request has it.
+    pub(crate) fn take_trial(&self) -> bool {
+        !self.gate.probing.swap(true, Relaxed)
+    }
+
+    pub(crate) fn return_trial(&self) {
+        self.gate.probing.store(false, Relaxed);
+    }
+
+    /// A request that took `elapsed` used the node successfully.
+    pub(crate) fn record_success(&self, elapsed: Duration, now: Instant) {
+        self.record_latency(elapsed);
+        self.gate.success(now);
+    }
+
+    /// A request found a fault. What it means for the breaker is the fault's own table.
+    pub(crate) fn record_fault(&self, fault: Fault, now: Instant) {
+        self.meters.fault(fault);
+        if fault.trips_breaker() {
+            let kind = if fault == Fault::Refusing { Failure::Refusal } else { Failure::Hard };
+            self.gate.failure(kind, now);
+        }
+        if fault.wants_probe() {
+            self.probe_now();
+        }
+    }
+
+    /// The monitor reached the node, or did not.
+    pub(crate) fn record_probe(&self, reached: bool, now: Instant) {
+        if reached {
+            self.gate.probe_succeeded(now);
+        }
+    }
+
+    /// Rises to a slower answer at once and forgets it over some 20 faster ones: a node that has become slow is seen
+    /// with its first slow answer.
+    fn record_latency(&self, elapsed: Duration) {
+        let sample = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let old = self.latency.load(Relaxed);
+        let new = if sample >= old { sample } else { old - (old - sample).div_ceil(8) };
+        self.latency.store(new, Relaxed);
+    }
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, CircuitBreaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admission(&self, now: Instant) -> Admission {
+        match self.opens_at.load(Relaxed) {
+            0 => Admission::Admitted,
+            end => {
+                let until = self.origin + Duration::from_nanos(end - 1);
+                match until.checked_duration_since(now) {
+                    Some(left) if !left.is_zero() => Admission::Refused(left),
+                    _ if self.probing.load(Relaxed) => Admission::Refused(Duration::ZERO),
+                    _ => Admission::Trial,
+                }
+            }
+        }
+    }
+
+    fn success(&self, now: Instant) {
+        self.successes.fetch_add(1, Relaxed);
+        // A healthy node's success ends here; the breaker hears of it with the next failure.
+        if self.failing.load(Relaxed) {
+            self.tell(now, |_| {});
+        }
+    }
+
+    fn failure(&self, kind: Failure, now: Instant) {
+        self.tell(now, |breaker| breaker.record_failure(kind, now, fastrand::f64()));
+    }
+
+    fn probe_succeeded(&self, now: Instant) {
+        if self.opens_at.load(Relaxed) != 0 {
+            self.tell(now, |breaker| breaker.probe_succeeded(now));
+        }
+    }
+
+    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
+        let mut breaker = self.lock();
+        breaker.record_successes(self.successes.swap(0, Relaxed), now);
+        self.failing.store(false, Relaxed);
+        event(&mut breaker);
+        let end = breaker.opens_until().map_or(0, |until| {
+            u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
+        });
+        self.opens_at.store(end, Relaxed);
+        self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name())
+            .field("url", &self.config.url)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> Node {
+        Node::new(NodeConfig::new("a", "postgres://h/d".parse().unwrap()), BreakerConfig::default())
+    }
+
+    fn fail(node: &Node, times: usize, now: Instant) {
+        for _ in 0..times {
+            node.record_fault(Fault::Unreachable, now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_says_what_the_breaker_says() {
+        let node = node();
+        let start = Instant::now();
+        assert_eq!(node.admission(start), Admission::Admitted);
+        fail(&node, 4, start);
+        node.record_success(Duration::from_millis(1), start);
+        fail(&node, 4, start);
+        assert_eq!(node.admission(start), Admission::Admitted, "a success in between counts");
+        fail(&node, 1, start);
+        assert!(matches!(node.admission(start), Admission::Refused(left) if left >= Duration::from_millis(800)));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(node.admission(later), Admission::Trial);
+        node.record_success(Duration::from_millis(1), later);
+        assert_eq!(node.admission(later), Admission::Admitted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_open_admits_a_single_trial() {
+        let node = node();
+        fail(&node, 5, Instant::now());
+        let later = Instant::now() + Duration::from_secs(2);
+        assert_eq!(node.admission(later), Admission::Trial);
+        assert!(node.take_trial());
+        assert_eq!(node.admission(later), Admission::Refused(Duration::ZERO));
+        assert!(!node.take_trial());
+        node.return_trial();
+        assert_eq!(node.admission(later), Admission::Trial);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_that_are_not_the_nodes_open_nothing() {
+        let node = node();
+        let now = Instant::now();
+        for fault in [Fault::Saturated, Fault::Conflict, Fault::Misrouted, Fault::NotPrimary, Fault::Unresponsive] {
+            for _ in 0..50 {
+                node.record_fault(fault, now);
+            }
+            assert_eq!(node.admission(now), Admission::Admitted, "{fault}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn latency_follows_a_peak_at_once_and_forgets_it_slowly() {
+        let node = node();
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        node.record_success(ms(1), now);
+        node.record_success(ms(100), now);
+        assert_eq!(node.latency(), ms(100));
+        node.record_success(ms(1), now);
+        assert!(node.latency() > ms(80));
+        for _ in 0..60 {
+            node.record_success(ms(1), now);
+        }
+        assert!(node.latency() < ms(2));
+    }
+}

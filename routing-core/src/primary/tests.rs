@@ -1,0 +1,192 @@
+use super::*;
+use crate::breaker::BreakerConfig;
+use crate::config::NodeConfig;
+use crate::lsn::Lsn;
+use crate::node::Node;
+
+/// One node of a table: what it says of itself.
+#[derive(Clone)]
+enum Says {
+    /// Out of recovery, writable, on this timeline.
+    Writes(u32),
+    /// Out of recovery, read-only, on this timeline.
+    ReadOnly(u32),
+    /// In recovery, streaming from the node with this number, on this timeline.
+    Follows(usize, u32),
+    /// In recovery without a WAL receiver.
+    Orphan,
+    /// Nothing fresh.
+    Silent,
+    /// The monitor has not tried it yet.
+    Untried,
+    /// Writable, of another cluster.
+    Foreign(u32),
+    /// The same server as the node with this number, writable on this timeline.
+    SameAs(usize, u32),
+}
+use Says::*;
+
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Node(usize),
+    Nobody,
+    Ambiguous,
+}
+use Expected::{Ambiguous, Node as Is, Nobody as None_};
+
+struct Table {
+    nodes: Vec<Node>,
+}
+
+impl Table {
+    fn new() -> Self {
+        let nodes = (0..5)
+            .map(|n| {
+                let url = format!("postgres://h{n}/d").parse().unwrap();
+                Node::new(NodeConfig::new(format!("pg{n}"), url), BreakerConfig::default())
+            })
+            .collect();
+        Self { nodes }
+    }
+
+    fn judge(&self, lineage: &Lineage, says: &[Says], quorum: u32) -> Expected {
+        let said: Vec<_> = says.iter().enumerate().map(|(index, says)| statement(index, says)).collect();
+        let hosts: Vec<_> = (0..says.len()).map(|n| format!("h{n}")).collect();
+        let witnesses: Vec<_> = said
+            .iter()
+            .enumerate()
+            .map(|(index, said)| Witness {
+                id: self.nodes[index].id(),
+                configured: (&hosts[index], 5432),
+                tried: !matches!(says[index], Untried),
+                said: said.as_ref().map(|(identity, probe)| (identity, probe)),
+            })
+            .collect();
+        match judge(lineage, &witnesses, quorum) {
+            Verdict::Nobody => None_,
+            Verdict::Ambiguous(_) => Ambiguous,
+            Verdict::Accepted(id, _) => Is(self.nodes.iter().position(|node| node.id() == id).unwrap()),
+        }
+    }
+
+    /// What holds after node 0 was accepted on timeline 3.
+    fn after_pg0_on_3(&self) -> Lineage {
+        Lineage {
+            system_id: Some(SystemId(1)),
+            highest: Some(Timeline(3)),
+            writer: Some((self.nodes[0].id(), Timeline(3))),
+            epoch: 1,
+        }
+    }
+}
+
+fn statement(index: usize, says: &Says) -> Option<(Identity, Probe)> {
+    let (server, system, recovery, read_only, timeline, follows) = match says {
+        Writes(timeline) => (index, 1, false, false, Some(*timeline), None),
+        ReadOnly(timeline) => (index, 1, false, true, Some(*timeline), None),
+        Follows(from, timeline) => (index, 1, true, true, Some(*timeline), Some(*from)),
+        Orphan => (index, 1, true, true, None, None),
+        Foreign(timeline) => (index, 2, false, false, Some(*timeline), None),
+        SameAs(other, timeline) => (*other, 1, false, false, Some(*timeline), None),
+        Silent | Untried => return None,
+    };
+    let identity = Identity {
+        system_id: SystemId(system),
+        version: 150_000,
+        address: Some(format!("10.0.0.{server}")),
+        port: Some(5432),
+        started: "1".to_owned(),
+    };
+    let probe = Probe {
+        in_recovery: recovery,
+        lsn: Some(Lsn::from(100)),
+        receive_lsn: None,
+        timeline: timeline.map(Timeline),
+        wal_receiver: follows.is_some(),
+        wal_receiver_status: follows.map(|_| "streaming".to_owned()),
+        sender: follows.map(|from| (format!("10.0.0.{from}"), 5432)),
+        walsenders: 0,
+        read_only,
+    };
+    Some((identity, probe))
+}
+
+#[test]
+fn the_first_primary_is_accepted_on_evidence_only() {
+    let table = Table::new();
+    let cases: &[(&str, &[Says], Expected)] = &[
+        ("a primary and its standbys", &[Writes(1), Follows(0, 1), Follows(0, 1)], Is(0)),
+        ("the primary is listed last", &[Follows(2, 1), Follows(2, 1), Writes(1)], Is(2)),
+        ("a primary alone", &[Writes(1)], Is(0)),
+        ("only standbys", &[Follows(1, 1), Follows(0, 1)], None_),
+        ("a node was not tried yet", &[Writes(1), Untried], None_),
+        ("a node does not answer", &[Writes(1), Silent], Is(0)),
+        ("promoted and not yet writable", &[ReadOnly(2), Follows(0, 2)], None_),
+        ("two claims, the standby follows one", &[Writes(2), Writes(2), Follows(1, 2)], Is(1)),
+        ("two claims, no standby, timelines differ", &[Writes(2), Writes(3)], Is(1)),
+        ("two claims on one timeline", &[Writes(2), Writes(2)], Ambiguous),
+        ("two claims on one timeline, an orphan", &[Writes(2), Writes(2), Orphan], Ambiguous),
+        ("two claims, the standbys are divided", &[Writes(2), Writes(2), Follows(0, 2), Follows(1, 2)], Ambiguous),
+        ("a follower outweighs a timeline", &[Writes(2), Writes(3), Follows(0, 2)], Is(0)),
+        ("votes travel through a cascade", &[Writes(2), Writes(2), Follows(1, 2), Follows(2, 2)], Is(1)),
+        ("a lone claim while the standbys stream from a node that is silent", &[Writes(2), Silent, Follows(1, 1)], None_),
+        ("a lone claim in another cluster than the rest", &[Foreign(1), Follows(2, 1), Orphan], None_),
+        ("two claims in two clusters", &[Foreign(1), Writes(1)], Ambiguous),
+        ("one server listed twice", &[Writes(1), SameAs(0, 1), Follows(0, 1)], Is(0)),
+    ];
+    for (name, says, expected) in cases {
+        assert_eq!(table.judge(&Lineage::default(), says, 0), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_successor_is_accepted_on_evidence_only() {
+    let table = Table::new();
+    let lineage = table.after_pg0_on_3();
+    let cases: &[(&str, &[Says], Expected)] = &[
+        ("nothing changed", &[Writes(3), Follows(0, 3)], Is(0)),
+        ("promoted while the old one is down", &[Silent, Writes(4), Follows(1, 4)], Is(1)),
+        ("the old one came back", &[Writes(3), Writes(4)], Is(1)),
+        ("a deposed primary alone", &[Silent, Writes(2)], None_),
+        ("a promotion on the same timeline number", &[Writes(3), Writes(3)], Ambiguous),
+        ("a rogue promotion while one probe of the primary is lost", &[Silent, Writes(4), Follows(0, 3)], None_),
+        ("a rogue promotion beside the real primary", &[Writes(3), Writes(4), Follows(0, 3)], Is(0)),
+        ("another cluster on a high timeline", &[Silent, Foreign(9)], None_),
+        ("another cluster beside the primary", &[Writes(3), Foreign(9)], Is(0)),
+        ("the primary became a standby", &[Follows(1, 4), Writes(4)], Is(1)),
+        ("a standby still follows the deposed primary", &[Writes(2), Writes(3), Follows(0, 2)], Is(1)),
+        ("the primary is read-only for maintenance", &[ReadOnly(3), Follows(0, 3)], None_),
+    ];
+    for (name, says, expected) in cases {
+        assert_eq!(table.judge(&lineage, says, 0), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_quorum_of_standbys_must_be_on_the_candidates_timeline() {
+    let table = Table::new();
+    let lineage = table.after_pg0_on_3();
+    let cases: &[(&[Says], u32, Expected)] = &[
+        (&[Writes(3), Follows(0, 3), Silent], 1, Is(0)),
+        (&[Writes(3), Silent, Silent], 1, None_),
+        (&[Writes(3), Follows(0, 3), Silent], 2, None_),
+        (&[Silent, Writes(4), Follows(1, 3)], 1, None_),
+    ];
+    for (says, quorum, expected) in cases {
+        assert_eq!(table.judge(&lineage, says, *quorum), *expected);
+    }
+}
+
+#[test]
+fn a_timeline_below_the_highest_accepted_is_deposed() {
+    let table = Table::new();
+    let said = statement(0, &Writes(2)).unwrap();
+    let witness = Witness {
+        id: table.nodes[0].id(),
+        configured: ("h0", 5432),
+        tried: true,
+        said: Some((&said.0, &said.1)),
+    };
+    assert_eq!(standings(&table.after_pg0_on_3(), &[witness]), [Standing::Deposed]);
+    assert_eq!(standings(&Lineage::default(), &[witness]), [Standing::Candidate]);
+}

@@ -1,0 +1,317 @@
+//! A read: choose, check out, run, and go on with another node when one fails.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::backend::{Backend, Failure, SendFn};
+use crate::choose::{self, Chosen, Tried};
+use crate::cluster::Shared;
+use crate::consistency::Demand;
+use crate::decision::{Access, Reason};
+use crate::error::RouteError;
+use crate::fault::Fault;
+use crate::lease::{Lease, Ticket};
+use crate::metrics::{self, Repetition};
+use crate::router::Routed;
+use crate::topology::Topology;
+
+/// What one call has been through.
+struct Attempts {
+    demand: Demand,
+    /// Only the primary can still serve: recovery cancelled the read on a replica, or no standby can run it.
+    primary_only: bool,
+    tried: Tried,
+    /// Statements that failed.
+    failed: u32,
+    /// Times that every node had been tried in vain.
+    rounds: u32,
+    began: Instant,
+    deadline: Instant,
+}
+
+/// What the choice came to.
+enum Choice {
+    Take(Ticket),
+    /// The primary runs as many fallback reads as it may.
+    Full,
+    Nothing,
+}
+
+impl<B: Backend> Routed<B> {
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`RouteError`], as the backend's error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took.
+    pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
+        self.shared().retry.request();
+        Ok(self.next_lease(&mut self.attempts()).await?)
+    }
+
+    /// See [`Router::run_read`](crate::Router::run_read).
+    ///
+    /// # Errors
+    /// The closure's error, or [`RouteError`] as such.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took; a statement under way is cancelled on the server.
+    pub async fn run_read<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        self.shared().retry.request();
+        let mut attempts = self.attempts();
+        loop {
+            let mut lease = self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let mut losses = lease.node().losses();
+            let id = lease.node().id();
+            let (fault, error) = tokio::select! {
+                biased;
+                outcome = f.clone()(&mut lease) => match outcome {
+                    Ok(value) => {
+                        lease.end(None);
+                        self.session.keep_to(id);
+                        return Ok(value);
+                    }
+                    Err(error) => match error.fault(Access::Read) {
+                        None => {
+                            lease.end(None);
+                            self.session.keep_to(id);
+                            return Err(error);
+                        }
+                        Some(fault) => (fault, Some(error)),
+                    },
+                },
+                () = lost(&mut losses) => (Fault::Unresponsive, None),
+            };
+            lease.end(Some(fault));
+            attempts.failed += 1;
+            attempts.tried.add(id, fault);
+            attempts.primary_only |= fault.needs_primary();
+            if !self.may_repeat(&attempts) {
+                let route_error = || E::from(B::Error::from(self.deadline_error(&attempts, Instant::now())));
+                return Err(error.unwrap_or_else(route_error));
+            }
+            if attempts.failed > 1 {
+                self.back_off(attempts.failed - 1, attempts.deadline).await;
+            }
+        }
+    }
+
+    fn attempts(&self) -> Attempts {
+        let now = Instant::now();
+        Attempts {
+            demand: self.consistency.demand(),
+            primary_only: false,
+            tried: Tried::default(),
+            failed: 0,
+            rounds: 0,
+            began: now,
+            deadline: now + self.shared().config.acquire_deadline,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        self.router.cluster().shared()
+    }
+
+    fn may_repeat(&self, attempts: &Attempts) -> bool {
+        let retry = &self.shared().retry;
+        let repetition = if !retry.allows(attempts.failed) || Instant::now() >= attempts.deadline {
+            Repetition::LimitReached
+        } else if retry.spend() {
+            Repetition::Repeated
+        } else {
+            Repetition::BudgetSpent
+        };
+        metrics::retry(repetition);
+        matches!(repetition, Repetition::Repeated)
+    }
+
+    async fn back_off(&self, attempts: u32, deadline: Instant) {
+        let pause = self.shared().retry.pause(attempts, fastrand::f64()).max(Duration::from_millis(1));
+        sleep_until((Instant::now() + pause).min(deadline)).await;
+    }
+
+    /// The next node that gives a connection.
+    async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
+        loop {
+            if self.router.cluster().is_closed() {
+                return Err(RouteError::Closed);
+            }
+            let mut versions = self.shared().versions();
+            let now = Instant::now();
+            if now >= attempts.deadline {
+                return Err(self.deadline_error(attempts, now));
+            }
+            match self.choose(attempts, now) {
+                Choice::Take(ticket) => {
+                    if let Some(lease) = self.try_node(ticket, attempts).await {
+                        return Ok(lease);
+                    }
+                }
+                Choice::Full => {
+                    metrics::shed("fallback_no_replica");
+                    return Err(RouteError::Overloaded {
+                        cap: self.shared().fallback.limit(),
+                        refusals: self.refusals(attempts, now),
+                    });
+                }
+                Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
+            }
+        }
+    }
+
+    /// One node's pool; `None` when it gave no connection, which `attempts` then knows.
+    async fn try_node(&self, ticket: Ticket, attempts: &mut Attempts) -> Option<Lease<B>> {
+        let id = ticket.node().id();
+        let decision = ticket.decision();
+        match self.check_out(ticket, attempts.deadline).await {
+            Ok(lease) => {
+                let topology = self.shared().peek();
+                let state = topology.node(id)?;
+                let limits = self.shared().limits;
+                let as_replica = decision.reason != Reason::Strong
+                    && decision.reason != Reason::FallbackNoReplica
+                    && decision.reason != Reason::MovedToPrimary;
+                if as_replica && !choose::still_meets(state, attempts.demand, limits, decision.reason, Instant::now())
+                {
+                    return None;
+                }
+                self.session.decided(decision);
+                Some(lease)
+            }
+            Err(fault) => {
+                attempts.tried.add(id, fault);
+                None
+            }
+        }
+    }
+
+    /// A connection of the ticket's node, within `checkout_timeout` and the deadline.
+    pub(crate) async fn check_out(&self, ticket: Ticket, deadline: Instant) -> Result<Lease<B>, Fault> {
+        let began = Instant::now();
+        let access = ticket.access();
+        let Some(pools) = self.router.pools(ticket.node()) else { return Err(Fault::Unreachable) };
+        let limit = deadline.min(began + self.shared().config.checkout_timeout);
+        let fault = match timeout_at(limit, pools.checkout(access)).await {
+            Ok(Ok(connection)) => {
+                ticket.node().meters().checkout(access, began.elapsed());
+                return Ok(Lease::new(connection, ticket));
+            }
+            // A server that answers and lets us not in (a wrong password, no such database) refuses us.
+            Ok(Err(error)) => {
+                let fault = B::classify(&error, access).unwrap_or(Fault::Refusing);
+                tracing::debug!(node = ticket.node().name(), %access, %fault, %error, "no connection");
+                fault
+            }
+            Err(_) => {
+                tracing::debug!(node = ticket.node().name(), %access, "no connection in time");
+                Fault::Unresponsive
+            }
+        };
+        ticket.fault(fault);
+        Err(fault)
+    }
+
+    fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let (limits, tried) = (shared.limits, &attempts.tried);
+        if !attempts.primary_only {
+            let replica =
+                choose::replica(&topology, attempts.demand, &self.session, tried, &*shared.balance, limits, now);
+            if let Some(chosen) = replica {
+                return take(&chosen, &topology, None);
+            }
+        }
+        // A busy replica is not a lost one: the primary is spared.
+        if attempts.demand != Demand::Primary && !attempts.primary_only && tried.saturated() {
+            return Choice::Nothing;
+        }
+        let reason = match attempts.demand {
+            Demand::Primary => Reason::Strong,
+            _ if attempts.primary_only => Reason::MovedToPrimary,
+            Demand::Any | Demand::Bound(_) => Reason::FallbackNoReplica,
+        };
+        let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else { return Choice::Nothing };
+        if reason == Reason::Strong {
+            return take(&chosen, &topology, None);
+        }
+        match shared.fallback.take() {
+            Some(permit) => {
+                metrics::fallback(reason);
+                take(&chosen, &topology, Some(permit))
+            }
+            None => Choice::Full,
+        }
+    }
+
+    /// Nothing can serve now: waits for a new picture, or starts over with the nodes that were tried.
+    async fn await_better(
+        &self,
+        attempts: &mut Attempts,
+        versions: &mut watch::Receiver<u64>,
+        now: Instant,
+    ) -> Result<(), RouteError> {
+        let shared = self.shared();
+        if shared.peek().is_hopeless(now, shared.config.acquire_deadline) {
+            return Err(self.none_left(attempts, now));
+        }
+        if !attempts.tried.is_empty() {
+            let free = attempts.tried.saturated();
+            if !free && (!shared.retry.allows(attempts.rounds + 1) || !shared.retry.spend()) {
+                return Err(self.none_left(attempts, now));
+            }
+            attempts.rounds += 1;
+            attempts.tried.clear();
+            self.back_off(attempts.rounds, attempts.deadline).await;
+            return Ok(());
+        }
+        // A bound can pass, a breaker half-open, a lease run out without a new picture.
+        let soon = (now + shared.config.suspect_probe_interval).min(attempts.deadline);
+        let _ = timeout_at(soon, versions.changed()).await;
+        Ok(())
+    }
+
+    fn refusals(&self, attempts: &Attempts, now: Instant) -> crate::Refusals {
+        let shared = self.shared();
+        choose::read_refusals(&shared.peek(), attempts.demand, &attempts.tried, shared.limits, now)
+    }
+
+    fn none_left(&self, attempts: &Attempts, now: Instant) -> RouteError {
+        let refusals = self.refusals(attempts, now);
+        if attempts.demand == Demand::Primary { RouteError::NoPrimary(refusals) } else { RouteError::NoNode(refusals) }
+    }
+
+    fn deadline_error(&self, attempts: &Attempts, now: Instant) -> RouteError {
+        RouteError::DeadlineExceeded {
+            access: Access::Read,
+            after: now.saturating_duration_since(attempts.began),
+            refusals: self.refusals(attempts, now),
+        }
+    }
+}
+
+/// Takes the place on the chosen node; nothing when another request has its half-open slot.
+fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<crate::lease::CapPermit>) -> Choice {
+    let node = &chosen.state.node;
+    if chosen.trial && !node.take_trial() {
+        return Choice::Nothing;
+    }
+    let decision = (chosen.state.role, Access::Read, chosen.reason);
+    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.epoch))
+}
+
+/// Ends when the monitor declares the node dead; never when the node is forgotten.
+async fn lost(losses: &mut watch::Receiver<u64>) {
+    if losses.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,218 @@
+//! One ORM's connections on a cluster.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::backend::{Backend, Failure, SendFn};
+use crate::cluster::Cluster;
+use crate::config::{ConfigError, RouterConfig};
+use crate::consistency::Consistency;
+use crate::lease::Lease;
+use crate::node::{Node, NodeId};
+use crate::session::Session;
+
+/// Routes the reads and writes of one backend over a [`Cluster`]. Clones share it.
+///
+/// What is retried: a checkout that failed (nothing was sent); in [`run_read`](Self::run_read) also a closure whose
+/// error says that the *node* failed it, or whose node was declared dead meanwhile, since a read has no effect; in
+/// [`run_write`](Self::run_write) a whole transaction that provably was not committed. Nothing else.
+pub struct Router<B: Backend>(Arc<Inner<B>>);
+
+struct Inner<B> {
+    cluster: Cluster,
+    pools: ArcSwap<Vec<(NodeId, Arc<B>)>>,
+    /// The epoch whose primary's write pool may hold idle connections.
+    epoch: Mutex<u64>,
+}
+
+impl<B: Backend> Router<B> {
+    /// Starts a cluster of its own, with this backend's prober, and routes on it.
+    ///
+    /// # Errors
+    /// A rule of the configuration that is broken, or a URL that the driver cannot use.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(config: RouterConfig, options: B::Options) -> Result<Self, ConfigError> {
+        let prober = B::prober(&config, &options);
+        Self::new(&Cluster::start(config, prober)?, &options)
+    }
+
+    /// Routes on a cluster that others may use too.
+    ///
+    /// # Errors
+    /// [`ConfigError::Backend`] when the driver cannot use a node's URL.
+    pub fn new(cluster: &Cluster, options: &B::Options) -> Result<Self, ConfigError> {
+        let pools = cluster
+            .nodes()
+            .iter()
+            .map(|node| Ok((node.id(), Arc::new(B::open(node, cluster.config(), options)?))))
+            .collect::<Result<Vec<_>, ConfigError>>()?;
+        let pools = ArcSwap::from_pointee(pools);
+        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), pools, epoch: Mutex::new(0) })))
+    }
+
+    /// The cluster that it routes on.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
+    /// The handles of one request. Its reads keep to one node while that node serves.
+    #[must_use]
+    pub fn routed(&self, session: Session, consistency: Consistency) -> Routed<B> {
+        Routed { router: self.clone(), session, consistency }
+    }
+
+    fn alone(&self, consistency: Consistency) -> Routed<B> {
+        self.routed(Session::new(), consistency)
+    }
+
+    /// A connection for reading. It is protected up to its checkout; what runs on it afterwards is not repeated.
+    ///
+    /// # Errors
+    /// [`RouteError`](crate::RouteError), as the backend's error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took.
+    pub async fn read(&self, consistency: Consistency) -> Result<Lease<B>, B::Error> {
+        self.alone(consistency).acquire_read().await
+    }
+
+    /// A connection for writing, to the proven primary.
+    ///
+    /// # Errors
+    /// [`RouteError`](crate::RouteError), as the backend's error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took.
+    pub async fn write(&self) -> Result<Lease<B>, B::Error> {
+        self.alone(Consistency::Strong).acquire_write().await
+    }
+
+    /// Runs a closure on a connection for reading, again on another node when the node failed it. The closure may run
+    /// several times: its effects outside the database are its own concern.
+    ///
+    /// # Errors
+    /// The closure's error, or [`RouteError`](crate::RouteError) as such.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took; a statement under way is cancelled on the server.
+    pub async fn run_read<T, E, F>(&self, consistency: Consistency, f: F) -> Result<T, E>
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        self.alone(consistency).run_read(f).await
+    }
+
+    /// Runs a closure within one transaction on the primary, and again from the start when the transaction provably had
+    /// no effect.
+    ///
+    /// # Errors
+    /// The closure's error, [`RouteError`](crate::RouteError), or [`CommitUnknown`](crate::CommitUnknown) when the
+    /// answer to COMMIT was lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before COMMIT is sent rolls back; dropping it later leaves the outcome unknown.
+    pub async fn run_write<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        self.alone(Consistency::Strong).run_write(f).await
+    }
+
+    /// Stops the monitor and closes all pools. Connections in use are closed when they come back; requests that come
+    /// later fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    pub fn close(&self) {
+        self.0.cluster.close();
+        for (_, pools) in self.0.pools.load().iter() {
+            pools.close();
+        }
+    }
+
+    /// The pools of one node.
+    pub(crate) fn pools(&self, node: &Node) -> Option<Arc<B>> {
+        let pools = self.0.pools.load();
+        pools.iter().find(|(id, _)| *id == node.id()).map(|(_, pools)| pools.clone())
+    }
+
+    /// Closes the idle write connections of every node but the primary, once for each epoch.
+    pub(crate) fn enter_epoch(&self, epoch: u64, primary: NodeId) {
+        let mut entered = self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        if *entered < epoch {
+            *entered = epoch;
+            for (id, pools) in self.0.pools.load().iter() {
+                if *id != primary {
+                    pools.retire(crate::Access::Write);
+                }
+            }
+        }
+    }
+}
+
+impl<B: Backend> Clone for Router<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Backend> fmt::Debug for Router<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("cluster", &self.0.cluster).finish()
+    }
+}
+
+/// A router, the session of one request, and the consistency of its reads: what a handle is made of. It holds no
+/// connection.
+pub struct Routed<B: Backend> {
+    pub(crate) router: Router<B>,
+    pub(crate) session: Session,
+    pub(crate) consistency: Consistency,
+}
+
+impl<B: Backend> Routed<B> {
+    /// The router.
+    #[must_use]
+    pub fn router(&self) -> &Router<B> {
+        &self.router
+    }
+
+    /// The request's session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// How much its reads may miss.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    /// The same with another consistency.
+    #[must_use]
+    pub fn with(&self, consistency: Consistency) -> Self {
+        Self { consistency, ..self.clone() }
+    }
+}
+
+impl<B: Backend> Clone for Routed<B> {
+    fn clone(&self) -> Self {
+        Self { router: self.router.clone(), session: self.session.clone(), consistency: self.consistency }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Routed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routed")
+            .field("session", &self.session)
+            .field("consistency", &self.consistency)
+            .finish_non_exhaustive()
+    }
+}

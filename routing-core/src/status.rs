@@ -1,0 +1,185 @@
+//! What a person sees of a router: the JSON of `/routing`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, PoolStatus};
+use crate::breaker::BreakerState;
+use crate::cluster::Cluster;
+use crate::config::ConfigStatus;
+use crate::decision::Access;
+use crate::lsn::{Lsn, SystemId, Timeline};
+use crate::node::Role;
+use crate::router::Router;
+use crate::topology::{NodeState, Primary};
+
+/// A router's state at one moment. Durations are seconds. It holds no secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouterStatus {
+    /// The version of this schema.
+    pub schema: u32,
+    /// The node that is proven to be the primary.
+    pub primary: Option<String>,
+    /// Why none is: `unknown` or `ambiguous: …`.
+    pub primary_missing: Option<String>,
+    /// How often another node or timeline was accepted as the primary.
+    pub epoch: u64,
+    /// The cluster's identifier.
+    pub system_id: Option<SystemId>,
+    /// The highest timeline of any accepted primary.
+    pub highest_timeline: Option<Timeline>,
+    /// How old this picture is: more than some probe intervals means that the monitor stands still.
+    pub monitor_age_seconds: f64,
+    /// Reads that the primary runs for lost replicas.
+    pub fallback_in_use: u32,
+    /// The settings that explain the rest.
+    pub config: ConfigStatus,
+    /// All nodes, in the order of the configuration.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// One node's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is, without credentials.
+    pub address: String,
+    /// What it says of itself.
+    pub role: Role,
+    /// Whether it is the proven primary.
+    pub is_primary: bool,
+    /// Whether it may serve reads now (a primary: when no replica can).
+    pub serving: bool,
+    /// Why it may not.
+    pub refused: Option<String>,
+    /// Its timeline.
+    pub timeline: Option<Timeline>,
+    /// A standby's replay position, a primary's flush position.
+    pub lsn: Option<Lsn>,
+    /// Bytes of log that it has not replayed; `None` when that cannot be told.
+    pub lag_bytes: Option<u64>,
+    /// How long it has been lagging; `None` when that cannot be told.
+    pub lag_seconds: Option<f64>,
+    /// How stale its data may be at most; `None` when that cannot be told.
+    pub staleness_seconds: Option<f64>,
+    /// `closed`, `half_open` or `open`.
+    pub breaker: &'static str,
+    /// How much longer the breaker stays open.
+    pub breaker_open_seconds: Option<f64>,
+    /// Requests that hold one of its connections or wait for one.
+    pub in_flight: u32,
+    /// Its recent latency.
+    pub latency_seconds: f64,
+    /// How long ago its last answered probe was sent.
+    pub probe_age_seconds: Option<f64>,
+    /// Whether it gets no new work.
+    pub draining: bool,
+    /// Its read pool.
+    pub read_pool: PoolStatus,
+    /// Its write pool.
+    pub write_pool: PoolStatus,
+}
+
+impl<B: Backend> Router<B> {
+    /// The state of the cluster and of this router's pools.
+    #[must_use]
+    pub fn status(&self) -> RouterStatus {
+        let mut status = self.cluster().status();
+        for (node, shown) in self.cluster().nodes().iter().zip(&mut status.nodes) {
+            if let Some(pools) = self.pools(node) {
+                shown.read_pool = pools.pool(Access::Read);
+                shown.write_pool = pools.pool(Access::Write);
+            }
+        }
+        status
+    }
+}
+
+impl Cluster {
+    /// The state of the cluster, with empty pools.
+    #[must_use]
+    pub fn status(&self) -> RouterStatus {
+        let now = Instant::now();
+        let topology = self.topology();
+        let config = self.config();
+        let primary = topology.primary();
+        let nodes = topology.nodes.iter().map(|state| {
+            let is_primary = primary.is_some_and(|primary| primary.node.id() == state.node.id());
+            let lag_bytes = match (topology.primary_lsn, state.lsn, state.lag(now)) {
+                (Some(newest), Some(own), Some(_)) => Some(newest.bytes_after(own)),
+                _ => None,
+            };
+            node_status(state, is_primary, lag_bytes, config.max_staleness, now)
+        });
+        RouterStatus {
+            schema: 1,
+            primary: primary.map(|state| state.node.name().to_owned()),
+            primary_missing: match &topology.primary {
+                Primary::Known { .. } => None,
+                Primary::Unknown => Some("unknown".to_owned()),
+                Primary::Ambiguous(claims) => Some(format!("ambiguous: {claims}")),
+            },
+            epoch: topology.epoch,
+            system_id: topology.system_id,
+            highest_timeline: topology.highest_timeline,
+            monitor_age_seconds: seconds(now.saturating_duration_since(topology.published)),
+            fallback_in_use: self.shared().fallback.taken(),
+            config: ConfigStatus::from(config),
+            nodes: nodes.collect(),
+        }
+    }
+}
+
+fn node_status(
+    state: &NodeState,
+    is_primary: bool,
+    lag_bytes: Option<u64>,
+    max_staleness: Duration,
+    now: Instant,
+) -> NodeStatus {
+    let node = &state.node;
+    let (breaker, open) = match node.breaker_state(now) {
+        BreakerState::Closed => ("closed", None),
+        BreakerState::HalfOpen => ("half_open", None),
+        BreakerState::Open { until } => ("open", Some(until.saturating_duration_since(now))),
+    };
+    let staleness = state.staleness(now);
+    let refused = match (&state.blocked, staleness) {
+        (Some(refusal), _) => Some(refusal.to_string()),
+        (None, _) if node.is_draining() => Some("draining".to_owned()),
+        (None, _) if open.is_some() => Some("breaker open".to_owned()),
+        (None, _) if is_primary => None,
+        (None, None) => Some("staleness unknown".to_owned()),
+        (None, Some(bound)) if bound > max_staleness => Some(format!("stale {:.1} s", bound.as_secs_f64())),
+        (None, Some(_)) if state.returning => Some("was stale, not fresh for long enough".to_owned()),
+        (None, Some(_)) => None,
+    };
+    NodeStatus {
+        name: node.name().to_owned(),
+        address: node.config().url.to_string(),
+        role: state.role,
+        is_primary,
+        serving: refused.is_none(),
+        refused,
+        timeline: state.timeline,
+        lsn: state.lsn,
+        lag_bytes,
+        lag_seconds: state.lag(now).map(seconds),
+        staleness_seconds: staleness.map(seconds),
+        breaker,
+        breaker_open_seconds: open.map(seconds),
+        in_flight: node.in_flight(),
+        latency_seconds: seconds(node.latency()),
+        probe_age_seconds: state.probed.map(|sent| seconds(now.saturating_duration_since(sent))),
+        draining: node.is_draining(),
+        read_pool: PoolStatus::default(),
+        write_pool: PoolStatus::default(),
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
