@@ -91,7 +91,9 @@ pub(crate) fn replica<'t>(
     }
     let mut eligible = Eligible::new();
     for (index, state) in topology.nodes.iter().enumerate() {
-        if unserving(topology, state, index, tried, now).is_none() && unfresh(state, demand, limits, now).is_none() {
+        if unserving(topology, state, index, tried, now).is_none()
+            && unfresh(state, demand, limits, now).is_none()
+        {
             let trial = state.node.admission(now) == Admission::Trial;
             if session.serves(state.node.id()) && !trial {
                 return Some(Chosen { state, reason: Reason::SameRequest, trial });
@@ -167,7 +169,13 @@ pub(crate) fn primary<'t>(
 }
 
 /// Whether a chosen node still meets the demand after the time that getting a connection took.
-pub(crate) fn still_meets(state: &NodeState, demand: Demand, limits: Limits, reason: Reason, now: Instant) -> bool {
+pub(crate) fn still_meets(
+    state: &NodeState,
+    demand: Demand,
+    limits: Limits,
+    reason: Reason,
+    now: Instant,
+) -> bool {
     match reason {
         Reason::LeastStale => state.blocked.is_none(),
         _ => state.blocked.is_none() && unfresh(state, demand, limits, now).is_none(),
@@ -175,7 +183,13 @@ pub(crate) fn still_meets(state: &NodeState, demand: Demand, limits: Limits, rea
 }
 
 /// Why a node cannot serve as a replica, whatever the demand.
-fn unserving(topology: &Topology, state: &NodeState, index: usize, tried: &Tried, now: Instant) -> Option<Refusal> {
+fn unserving(
+    topology: &Topology,
+    state: &NodeState,
+    index: usize,
+    tried: &Tried,
+    now: Instant,
+) -> Option<Refusal> {
     if let Some(refusal) = &state.blocked {
         return Some(refusal.clone());
     }
@@ -230,7 +244,13 @@ pub(crate) fn read_refusals(
     collect(topology, refusal)
 }
 
-fn primary_refusal(topology: &Topology, state: &NodeState, tried: &Tried, limits: Limits, now: Instant) -> Refusal {
+fn primary_refusal(
+    topology: &Topology,
+    state: &NodeState,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> Refusal {
     if let Err(age) = topology.writer(now, limits.writer_lease) {
         return Refusal::LeaseOver(age);
     }
@@ -256,5 +276,7 @@ pub(crate) fn write_refusals(topology: &Topology, tried: &Tried, limits: Limits,
 
 fn collect(topology: &Topology, refusal: impl Fn(usize, &NodeState) -> Refusal) -> Refusals {
     let nodes = topology.nodes.iter().enumerate();
-    Refusals(nodes.map(|(index, state)| (Arc::clone(state.node.shared_name()), refusal(index, state))).collect())
+    Refusals(
+        nodes.map(|(index, state)| (Arc::clone(state.node.shared_name()), refusal(index, state))).collect(),
+    )
 }

@@ -114,9 +114,7 @@ impl Cluster {
     /// Dropping the future changes nothing.
     pub async fn settled(&self, limit: Duration) -> bool {
         let mut version = self.0.shared.versions();
-        let settled = async {
-            while !self.topology().is_settled() && version.changed().await.is_ok() {}
-        };
+        let settled = async { while !self.topology().is_settled() && version.changed().await.is_ok() {} };
         tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
     }
 

@@ -227,7 +227,8 @@ impl RouterConfig {
     /// # Errors
     /// [`ConfigError::Rule`] names the first rule that is broken.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) };
+        let rule =
+            |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) };
         rule(!self.nodes.is_empty(), "nodes must name at least one server")?;
         for (index, node) in self.nodes.iter().enumerate() {
             rule(!node.name.is_empty(), "the name of a node must not be empty")?;
@@ -248,23 +249,59 @@ impl RouterConfig {
         ] {
             rule(!duration.is_zero(), zero)?;
         }
-        rule(self.suspect_probe_interval <= self.probe_interval, "suspect_probe_interval must not exceed probe_interval")?;
-        rule(self.checkout_timeout <= self.acquire_deadline, "checkout_timeout must not exceed acquire_deadline")?;
+        rule(
+            self.suspect_probe_interval <= self.probe_interval,
+            "suspect_probe_interval must not exceed probe_interval",
+        )?;
+        rule(
+            self.checkout_timeout <= self.acquire_deadline,
+            "checkout_timeout must not exceed acquire_deadline",
+        )?;
         rule(self.write_wait <= self.acquire_deadline, "write_wait must not exceed acquire_deadline")?;
-        rule(self.probe_interval < self.max_staleness, "max_staleness must exceed probe_interval: no replica could ever be proven fresh")?;
-        rule(self.max_staleness_return <= self.max_staleness, "max_staleness_return must not exceed max_staleness")?;
-        rule(self.probe_interval < self.max_staleness_return, "max_staleness_return must exceed probe_interval: no replica could ever return")?;
-        rule(self.writer_lease() >= 2 * self.probe_interval, "writer_lease must be at least two probe_intervals: writes would pause between probes")?;
+        rule(
+            self.probe_interval < self.max_staleness,
+            "max_staleness must exceed probe_interval: no replica could ever be proven fresh",
+        )?;
+        rule(
+            self.max_staleness_return <= self.max_staleness,
+            "max_staleness_return must not exceed max_staleness",
+        )?;
+        rule(
+            self.probe_interval < self.max_staleness_return,
+            "max_staleness_return must exceed probe_interval: no replica could ever return",
+        )?;
+        rule(
+            self.writer_lease() >= 2 * self.probe_interval,
+            "writer_lease must be at least two probe_intervals: writes would pause between probes",
+        )?;
         rule(self.session_wait < self.acquire_deadline, "session_wait must be below acquire_deadline")?;
         rule(self.read_pool_size > 0, "read_pool_size must be above 0")?;
         rule(self.write_pool_size > 0, "write_pool_size must be above 0")?;
-        rule(self.fallback_no_replica() <= self.read_pool_size, "fallback_no_replica must not exceed read_pool_size")?;
-        rule(self.fallback_behind_token() <= self.read_pool_size, "fallback_behind_token must not exceed read_pool_size")?;
-        rule((self.min_serving_replicas as usize) <= self.nodes.len(), "min_serving_replicas must not exceed the number of nodes")?;
-        rule((self.write_quorum as usize) < self.nodes.len(), "write_quorum must be below the number of nodes")?;
+        rule(
+            self.fallback_no_replica() <= self.read_pool_size,
+            "fallback_no_replica must not exceed read_pool_size",
+        )?;
+        rule(
+            self.fallback_behind_token() <= self.read_pool_size,
+            "fallback_behind_token must not exceed read_pool_size",
+        )?;
+        rule(
+            (self.min_serving_replicas as usize) <= self.nodes.len(),
+            "min_serving_replicas must not exceed the number of nodes",
+        )?;
+        rule(
+            (self.write_quorum as usize) < self.nodes.len(),
+            "write_quorum must be below the number of nodes",
+        )?;
         rule(self.breaker.failures > 0, "breaker.failures must be above 0")?;
-        rule(self.breaker.failure_rate > 0.0 && self.breaker.failure_rate <= 1.0, "breaker.failure_rate must be above 0 and at most 1")?;
-        rule(self.breaker.first_open <= self.breaker.longest_open, "breaker.first_open must not exceed breaker.longest_open")?;
+        rule(
+            self.breaker.failure_rate > 0.0 && self.breaker.failure_rate <= 1.0,
+            "breaker.failure_rate must be above 0 and at most 1",
+        )?;
+        rule(
+            self.breaker.first_open <= self.breaker.longest_open,
+            "breaker.first_open must not exceed breaker.longest_open",
+        )?;
         rule(self.retry.attempts > 0, "retry.attempts must be above 0; 1 never retries")?;
         rule(self.retry.base <= self.retry.cap, "retry.base must not exceed retry.cap")?;
         rule((0.0..=10.0).contains(&self.retry.budget_ratio), "retry.budget_ratio must be from 0 to 10")
@@ -332,7 +369,8 @@ mod tests {
     use super::*;
 
     fn valid() -> RouterConfig {
-        RouterConfig::from_toml("[[nodes]]\nurl = 'postgres://a@h/d'\n[[nodes]]\nurl = 'postgres://a@i/d'").unwrap()
+        RouterConfig::from_toml("[[nodes]]\nurl = 'postgres://a@h/d'\n[[nodes]]\nurl = 'postgres://a@i/d'")
+            .unwrap()
     }
 
     #[test]
@@ -354,7 +392,11 @@ mod tests {
 
     #[test]
     fn a_file_with_an_unknown_field_or_a_bad_url_is_refused_without_its_password() {
-        for text in ["probe_intervall = '1s'", "[[nodes]]\nurl = 'mysql://u:hunter2@h/d'", "[[nodes]]\nurl = 'postgres://u:hunter2@/d'"] {
+        for text in [
+            "probe_intervall = '1s'",
+            "[[nodes]]\nurl = 'mysql://u:hunter2@h/d'",
+            "[[nodes]]\nurl = 'postgres://u:hunter2@/d'",
+        ] {
             let error = RouterConfig::from_toml(text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }

@@ -248,7 +248,10 @@ mod tests {
     fn refusals_read_as_one_line() {
         let refusals = Refusals(vec![
             ("pg1".into(), Refusal::Down { why: "connection refused".into() }),
-            ("pg2".into(), Refusal::Stale { bound: Duration::from_millis(3_200), limit: Duration::from_secs(1) }),
+            (
+                "pg2".into(),
+                Refusal::Stale { bound: Duration::from_millis(3_200), limit: Duration::from_secs(1) },
+            ),
             ("pg3".into(), Refusal::Fenced { timeline: Timeline(3), current: Timeline(4) }),
         ]);
         assert_eq!(

@@ -58,8 +58,10 @@ fn node(variable: &str, text: &str) -> Result<NodeConfig, ConfigError> {
         Some((name, url)) if !name.contains(':') => (name.trim(), url),
         _ => ("", text),
     };
-    let url: crate::DatabaseUrl =
-        url.trim().parse().map_err(|source| ConfigError::Variable { variable: variable.to_owned(), source })?;
+    let url: crate::DatabaseUrl = url
+        .trim()
+        .parse()
+        .map_err(|source| ConfigError::Variable { variable: variable.to_owned(), source })?;
     let name = if name.is_empty() { format!("{}:{}", url.host(), url.port()) } else { name.to_owned() };
     Ok(NodeConfig::new(name, url))
 }

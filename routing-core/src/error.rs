@@ -102,7 +102,9 @@ impl std::fmt::Display for Claims {
 /// It is never repeated by the router. An application that must know reads its own data again on the primary, or makes
 /// the write idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the connection to {node} was lost after a write was sent ({why}): it may or may not have been committed")]
+#[error(
+    "the connection to {node} was lost after a write was sent ({why}): it may or may not have been committed"
+)]
 pub struct CommitUnknown {
     /// The node that it was sent to.
     pub node: Arc<str>,

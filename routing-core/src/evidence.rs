@@ -50,6 +50,8 @@ struct Record {
     /// The last answer. It is void once a probe failed: a standby was measured to come back *behind* what it had
     /// shown, so a position holds only while the connection that read it lives.
     said: Option<Said>,
+    /// Who answered last, kept when the answer is void.
+    identity: Option<Arc<Identity>>,
     failed: Option<Arc<str>>,
     failures: u32,
     down_since: Option<Instant>,
@@ -81,6 +83,7 @@ impl Evidence {
         let unseen = |node: &Arc<Node>| Record {
             node: node.clone(),
             said: None,
+            identity: None,
             failed: None,
             failures: 0,
             down_since: None,
@@ -121,6 +124,7 @@ impl Evidence {
         let record = &mut self.records[index];
         match observation.outcome {
             Ok((identity, probe)) => {
+                record.identity = Some(identity.clone());
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 record.failed = None;
                 record.failures = 0;
@@ -172,7 +176,8 @@ impl Evidence {
     /// Hysteresis: out above `max_staleness`, back in after some probes at or below `max_staleness_return`.
     fn weigh_freshness(&mut self, index: usize, now: Instant) {
         let fresh = self.fresh_as_of(index);
-        let limits = (self.config.max_staleness, self.config.max_staleness_return, self.config.commit_delay());
+        let limits =
+            (self.config.max_staleness, self.config.max_staleness_return, self.config.commit_delay());
         let record = &mut self.records[index];
         record.last_known_fresh = record.last_known_fresh.max(fresh);
         let Some(bound) = fresh.map(|fresh| now.saturating_duration_since(fresh) + limits.2) else {
@@ -211,7 +216,8 @@ impl Evidence {
         let standings = standings(&self.lineage, &witnesses(&self.records));
         let primary = self.primary();
         let known = matches!(primary, Primary::Known { .. });
-        let nodes = (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
+        let nodes =
+            (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
         Topology {
             version: self.version,
             epoch: self.lineage.epoch,
@@ -227,12 +233,14 @@ impl Evidence {
     fn primary(&self) -> Primary {
         let place = |id: NodeId| self.records.iter().position(|record| record.node.id() == id);
         match &self.verdict {
-            Verdict::Accepted(id, timeline) => match place(*id).map(|index| (index, &self.records[index].said)) {
-                Some((index, Some(said))) => {
-                    Primary::Known { index, timeline: *timeline, confirmed: said.sent }
+            Verdict::Accepted(id, timeline) => {
+                match place(*id).map(|index| (index, &self.records[index].said)) {
+                    Some((index, Some(said))) => {
+                        Primary::Known { index, timeline: *timeline, confirmed: said.sent }
+                    }
+                    _ => Primary::Unknown,
                 }
-                _ => Primary::Unknown,
-            },
+            }
             Verdict::Nobody => Primary::Unknown,
             Verdict::Ambiguous(claims) => {
                 let named = claims.iter().filter_map(|(id, timeline)| {
@@ -275,7 +283,13 @@ impl Evidence {
         }
     }
 
-    fn blocked(&self, record: &Record, standing: Standing, is_writer: bool, primary_known: bool) -> Option<Refusal> {
+    fn blocked(
+        &self,
+        record: &Record,
+        standing: Standing,
+        is_writer: bool,
+        primary_known: bool,
+    ) -> Option<Refusal> {
         let Some(said) = &record.said else {
             return Some(match &record.failed {
                 Some(why) => Refusal::Down { why: why.clone() },
@@ -293,7 +307,8 @@ impl Evidence {
             }),
             Standing::Candidate | Standing::ReadOnly => (!is_writer).then_some(Refusal::NotProven),
             Standing::Standby => {
-                let other = said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
+                let other =
+                    said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
                 let orphan_allowed = !primary_known && self.config.serve_without_primary;
                 if other && primary_known {
                     Some(Refusal::OtherTimeline)
@@ -314,6 +329,7 @@ fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
             id: record.node.id(),
             configured: (record.node.config().url.host(), record.node.config().url.port()),
             tried: record.said.is_some() || record.failed.is_some(),
+            known: record.identity.as_deref(),
             said: record.said.as_ref().map(|said| (&*said.identity, &said.probe)),
         })
         .collect()

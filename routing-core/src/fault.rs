@@ -63,7 +63,9 @@ impl Fault {
     pub fn trips_breaker(self) -> bool {
         match self {
             Self::Unreachable | Self::Refusing => true,
-            Self::Unresponsive | Self::Saturated | Self::Conflict | Self::NotPrimary | Self::Misrouted => false,
+            Self::Unresponsive | Self::Saturated | Self::Conflict | Self::NotPrimary | Self::Misrouted => {
+                false
+            }
         }
     }
 
@@ -81,7 +83,9 @@ impl Fault {
     pub fn needs_primary(self) -> bool {
         match self {
             Self::Conflict | Self::Misrouted => true,
-            Self::Unreachable | Self::Refusing | Self::Unresponsive | Self::Saturated | Self::NotPrimary => false,
+            Self::Unreachable | Self::Refusing | Self::Unresponsive | Self::Saturated | Self::NotPrimary => {
+                false
+            }
         }
     }
 }

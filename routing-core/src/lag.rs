@@ -133,7 +133,11 @@ mod tests {
         ];
         for (replayed, fresh, behind) in table {
             let replayed = Lsn::from(replayed);
-            assert_eq!((history.fresh_as_of(replayed), history.behind(replayed)), (fresh, behind), "{replayed}");
+            assert_eq!(
+                (history.fresh_as_of(replayed), history.behind(replayed)),
+                (fresh, behind),
+                "{replayed}"
+            );
         }
     }
 

@@ -137,6 +137,15 @@ impl<B: Backend> Lease<B> {
         self.ticket.decision()
     }
 
+    /// Whether the node was the proven primary when it was chosen.
+    #[must_use]
+    pub fn is_on_primary(&self) -> bool {
+        matches!(
+            self.ticket.decision.2,
+            Reason::Strong | Reason::FallbackNoReplica | Reason::MovedToPrimary | Reason::Writer
+        )
+    }
+
     /// The writer epoch in which the node was chosen.
     #[must_use]
     pub fn epoch(&self) -> u64 {

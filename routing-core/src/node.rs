@@ -363,7 +363,9 @@ mod tests {
         fail(&node, 4, start);
         assert_eq!(node.admission(start), Admission::Admitted, "a success in between counts");
         fail(&node, 1, start);
-        assert!(matches!(node.admission(start), Admission::Refused(left) if left >= Duration::from_millis(800)));
+        assert!(
+            matches!(node.admission(start), Admission::Refused(left) if left >= Duration::from_millis(800))
+        );
         let later = start + Duration::from_secs(2);
         assert_eq!(node.admission(later), Admission::Trial);
         node.record_success(Duration::from_millis(1), later);
@@ -387,7 +389,9 @@ mod tests {
     async fn faults_that_are_not_the_nodes_open_nothing() {
         let node = node();
         let now = Instant::now();
-        for fault in [Fault::Saturated, Fault::Conflict, Fault::Misrouted, Fault::NotPrimary, Fault::Unresponsive] {
+        for fault in
+            [Fault::Saturated, Fault::Conflict, Fault::Misrouted, Fault::NotPrimary, Fault::Unresponsive]
+        {
             for _ in 0..50 {
                 node.record_fault(fault, now);
             }

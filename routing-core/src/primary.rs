@@ -31,6 +31,8 @@ pub struct Witness<'a> {
     pub configured: (&'a str, u16),
     /// Whether the monitor has tried it at all.
     pub tried: bool,
+    /// Who answered there last, fresh or not: a silent node's address still tells whom a standby follows.
+    pub known: Option<&'a Identity>,
     /// What it last said, if that is fresh.
     pub said: Option<(&'a Identity, &'a Probe)>,
 }
@@ -108,7 +110,7 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
         .filter(|(_, standing)| **standing == Standing::Candidate)
         .filter_map(|(witness, _)| Some((witness.id, witness.said?.1.timeline?)))
         .collect();
-    let votes = votes(witnesses, &standings);
+    let votes = votes(lineage, witnesses, &standings);
     let votes_for = |id: NodeId| votes.iter().filter(|vote| **vote == id).count();
 
     let chosen = match candidates.as_slice() {
@@ -120,7 +122,8 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
             }
             *only
         }
-        several => match most(several, |claim| votes_for(claim.0)).or_else(|| most(several, |claim| claim.1)) {
+        several => match most(several, |claim| votes_for(claim.0)).or_else(|| most(several, |claim| claim.1))
+        {
             Some(claim) => claim,
             None => return Verdict::Ambiguous(candidates),
         },
@@ -129,7 +132,8 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
         return if candidates.len() > 1 { Verdict::Ambiguous(candidates) } else { Verdict::Nobody };
     }
     let followers = witnesses.iter().zip(&standings).filter(|(witness, standing)| {
-        **standing == Standing::Standby && witness.said.is_some_and(|(_, probe)| probe.timeline == Some(chosen.1))
+        **standing == Standing::Standby
+            && witness.said.is_some_and(|(_, probe)| probe.timeline == Some(chosen.1))
     });
     if followers.count() < quorum as usize {
         return Verdict::Nobody;
@@ -159,7 +163,7 @@ fn foreign(lineage: &Lineage, witnesses: &[Witness<'_>], candidate: NodeId) -> b
 }
 
 /// Whom each standby streams from in the end, through cascades, where that can be told.
-fn votes(witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<NodeId> {
+fn votes(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<NodeId> {
     let upstream = |index: usize| -> Option<usize> {
         let (_, probe) = witnesses[index].said?;
         if standings[index] != Standing::Standby || !probe.receives() {
@@ -168,7 +172,7 @@ fn votes(witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<NodeId> {
         let (host, port) = probe.sender.as_ref()?;
         witnesses.iter().position(|witness| {
             let configured = witness.configured == (host.as_str(), *port);
-            let seen = witness.said.is_some_and(|(identity, _)| {
+            let seen = witness.known.is_some_and(|identity| {
                 identity.address.as_deref() == Some(host) && identity.port == Some(*port)
             });
             configured || seen
@@ -177,13 +181,20 @@ fn votes(witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<NodeId> {
     let mut votes = Vec::new();
     for index in 0..witnesses.len() {
         let Some(mut source) = upstream(index) else { continue };
+        // A standby that is still on a timeline below the accepted one speaks for the past.
+        if witnesses[index]
+            .said
+            .is_some_and(|(_, probe)| probe.timeline.is_some() && probe.timeline < lineage.highest)
+        {
+            continue;
+        }
         for _ in 0..witnesses.len() {
             match upstream(source) {
                 Some(next) => source = next,
                 None => break,
             }
         }
-        // Who still follows a deposed primary speaks for the past.
+        // So does one that follows a deposed primary.
         if !matches!(standings[source], Standing::Deposed | Standing::OtherCluster) {
             votes.push(witnesses[source].id);
         }

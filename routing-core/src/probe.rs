@@ -50,7 +50,10 @@ pub trait Prober: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the connection; nothing of it may stay behind.
-    fn connect<'a>(&'a self, node: &'a NodeConfig) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>>;
+    fn connect<'a>(
+        &'a self,
+        node: &'a NodeConfig,
+    ) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>>;
 }
 
 /// One open probe connection. Dropping it closes it.
@@ -204,7 +207,11 @@ impl Identity {
 struct Columns<'a>(std::slice::Iter<'a, Option<String>>);
 
 impl Columns<'_> {
-    fn optional<T>(&mut self, name: &'static str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ProbeError> {
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ProbeError> {
         match self.0.next() {
             None => Err(ProbeError::Malformed(name)),
             Some(None) => Ok(None),
@@ -235,13 +242,24 @@ mod tests {
 
     #[test]
     fn a_primary_and_a_standby_are_read_with_every_column() {
-        let primary = row(&["false", "0/3000148", "NULL", "0000000A", "false", "NULL", "NULL", "NULL", "2", "false"]);
+        let primary =
+            row(&["false", "0/3000148", "NULL", "0000000A", "false", "NULL", "NULL", "NULL", "2", "false"]);
         let probe = Probe::parse(&primary).unwrap();
         assert_eq!(probe.position(), Some(Position { timeline: Timeline(10), lsn: Lsn::from(0x300_0148) }));
         assert_eq!((probe.in_recovery, probe.walsenders, probe.read_only), (false, 2, false));
 
-        let standby =
-            row(&["true", "0/3000148", "0/3000000", "10", "true", "streaming", "127.0.0.1", "5500", "0", "true"]);
+        let standby = row(&[
+            "true",
+            "0/3000148",
+            "0/3000000",
+            "10",
+            "true",
+            "streaming",
+            "127.0.0.1",
+            "5500",
+            "0",
+            "true",
+        ]);
         let probe = Probe::parse(&standby).unwrap();
         assert!(probe.in_recovery && probe.receives());
         assert_eq!(probe.timeline, Some(Timeline(10)));
@@ -250,7 +268,8 @@ mod tests {
 
     #[test]
     fn what_a_plain_login_role_cannot_see_degrades_the_answer() {
-        let standby = row(&["true", "0/3000148", "0/3000148", "NULL", "true", "NULL", "NULL", "NULL", "0", "true"]);
+        let standby =
+            row(&["true", "0/3000148", "0/3000148", "NULL", "true", "NULL", "NULL", "NULL", "0", "true"]);
         let probe = Probe::parse(&standby).unwrap();
         assert!(probe.receives());
         assert_eq!((probe.timeline, probe.sender, probe.lsn), (None, None, Some(Lsn::from(0x300_0148))));
@@ -271,7 +290,10 @@ mod tests {
             (&["maybe"], "role"),
             (&["true", "elsewhere"], "position"),
             (&["true", "0/1", "0/1", "x"], "timeline"),
-            (&["false", "NULL", "NULL", "00000001", "false", "NULL", "NULL", "NULL", "0", "false"], "position of a primary"),
+            (
+                &["false", "NULL", "NULL", "00000001", "false", "NULL", "NULL", "NULL", "0", "false"],
+                "position of a primary",
+            ),
         ];
         for (columns, named) in table {
             assert_eq!(Probe::parse(&row(columns)), Err(ProbeError::Malformed(named)));

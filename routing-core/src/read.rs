@@ -65,27 +65,47 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let (value, lease) = self.run_read_keeping(f).await?;
+        lease.end(None);
+        Ok(value)
+    }
+
+    /// [`run_read`](Self::run_read), and the lease on which the closure succeeded: for a transaction that goes on, or
+    /// for rows that are still to be read.
+    ///
+    /// # Errors
+    /// As [`run_read`](Self::run_read).
+    ///
+    /// # Cancel safety
+    /// As [`run_read`](Self::run_read).
+    pub async fn run_read_keeping<T, E, F>(&self, f: F) -> Result<(T, Lease<B>), E>
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
         self.shared().retry.request();
         let mut attempts = self.attempts();
         loop {
-            let mut lease = self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let mut lease =
+                self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
             let mut losses = lease.node().losses();
             let id = lease.node().id();
             let (fault, error) = tokio::select! {
                 biased;
                 outcome = f.clone()(&mut lease) => match outcome {
                     Ok(value) => {
-                        lease.end(None);
                         self.session.keep_to(id);
-                        return Ok(value);
+                        return Ok((value, lease));
                     }
                     Err(error) => match error.fault(Access::Read) {
-                        None => {
+                        Some(fault) if !(fault.needs_primary() && lease.is_on_primary()) => (fault, Some(error)),
+                        // It says nothing about the node, or asks for the primary, which has just said it.
+                        _ => {
                             lease.end(None);
                             self.session.keep_to(id);
                             return Err(error);
                         }
-                        Some(fault) => (fault, Some(error)),
                     },
                 },
                 () = lost(&mut losses) => (Fault::Unresponsive, None),
@@ -177,10 +197,8 @@ impl<B: Backend> Routed<B> {
                 let topology = self.shared().peek();
                 let state = topology.node(id)?;
                 let limits = self.shared().limits;
-                let as_replica = decision.reason != Reason::Strong
-                    && decision.reason != Reason::FallbackNoReplica
-                    && decision.reason != Reason::MovedToPrimary;
-                if as_replica && !choose::still_meets(state, attempts.demand, limits, decision.reason, Instant::now())
+                if !lease.is_on_primary()
+                    && !choose::still_meets(state, attempts.demand, limits, decision.reason, Instant::now())
                 {
                     return None;
                 }
@@ -225,8 +243,15 @@ impl<B: Backend> Routed<B> {
         let topology = shared.peek();
         let (limits, tried) = (shared.limits, &attempts.tried);
         if !attempts.primary_only {
-            let replica =
-                choose::replica(&topology, attempts.demand, &self.session, tried, &*shared.balance, limits, now);
+            let replica = choose::replica(
+                &topology,
+                attempts.demand,
+                &self.session,
+                tried,
+                &*shared.balance,
+                limits,
+                now,
+            );
             if let Some(chosen) = replica {
                 return take(&chosen, &topology, None);
             }
@@ -240,7 +265,9 @@ impl<B: Backend> Routed<B> {
             _ if attempts.primary_only => Reason::MovedToPrimary,
             Demand::Any | Demand::Bound(_) => Reason::FallbackNoReplica,
         };
-        let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else { return Choice::Nothing };
+        let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else {
+            return Choice::Nothing;
+        };
         if reason == Reason::Strong {
             return take(&chosen, &topology, None);
         }
@@ -287,7 +314,11 @@ impl<B: Backend> Routed<B> {
 
     fn none_left(&self, attempts: &Attempts, now: Instant) -> RouteError {
         let refusals = self.refusals(attempts, now);
-        if attempts.demand == Demand::Primary { RouteError::NoPrimary(refusals) } else { RouteError::NoNode(refusals) }
+        if attempts.demand == Demand::Primary {
+            RouteError::NoPrimary(refusals)
+        } else {
+            RouteError::NoNode(refusals)
+        }
     }
 
     fn deadline_error(&self, attempts: &Attempts, now: Instant) -> RouteError {

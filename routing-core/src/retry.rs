@@ -100,7 +100,10 @@ mod tests {
     async fn pauses_grow_up_to_the_cap_and_are_drawn_from_zero() {
         let policy = RetryPolicy::new(RetryConfig::default());
         let milliseconds = |attempts, random| policy.pause(attempts, random).as_millis();
-        assert_eq!([1, 2, 3, 6, 7, 60].map(|attempts| milliseconds(attempts, 1.0)), [10, 20, 40, 320, 500, 500]);
+        assert_eq!(
+            [1, 2, 3, 6, 7, 60].map(|attempts| milliseconds(attempts, 1.0)),
+            [10, 20, 40, 320, 500, 500]
+        );
         assert_eq!(milliseconds(6, 0.0), 0);
         assert_eq!(milliseconds(6, 0.5), 160);
     }

@@ -25,7 +25,9 @@ pub struct DatabaseUrl(Url);
 #[non_exhaustive]
 pub enum InvalidUrl {
     /// It does not parse as a URL.
-    #[error("a database URL does not parse ({0}); it has the form postgres://user:password@host:port/database")]
+    #[error(
+        "a database URL does not parse ({0}); it has the form postgres://user:password@host:port/database"
+    )]
     Syntax(#[source] url::ParseError),
     /// Its scheme is neither `postgres` nor `postgresql`.
     #[error("a database URL has the scheme {0:?}; it must begin with postgres:// or postgresql://")]
@@ -112,7 +114,9 @@ mod tests {
 
     #[test]
     fn a_refused_url_does_not_print_its_password() {
-        for text in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@/d", "postgres://u:hunter2@h:99999/d", "hunter2"] {
+        for text in
+            ["mysql://u:hunter2@h/d", "postgres://u:hunter2@/d", "postgres://u:hunter2@h:99999/d", "hunter2"]
+        {
             let error = text.parse::<DatabaseUrl>().unwrap_err();
             let mut shown = format!("{error} {error:?}");
             let mut source = std::error::Error::source(&error);

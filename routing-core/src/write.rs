@@ -49,22 +49,41 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + std::fmt::Display + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let (value, lease) = self.run_statement_keeping(f).await?;
+        lease.end(None);
+        Ok(value)
+    }
+
+    /// [`run_statement`](Self::run_statement), and the lease on which the closure succeeded: for rows that are still to
+    /// be read.
+    ///
+    /// # Errors
+    /// As [`run_statement`](Self::run_statement).
+    ///
+    /// # Cancel safety
+    /// As [`run_statement`](Self::run_statement).
+    pub async fn run_statement_keeping<T, E, F>(&self, f: F) -> Result<(T, Lease<B>), E>
+    where
+        T: Send,
+        E: Failure<B> + std::fmt::Display + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
         let deadline = Instant::now() + self.shared().config.acquire_deadline;
         loop {
-            let mut lease = self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let mut lease =
+                self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.session.mark_wrote();
             let epoch = lease.epoch();
             let step = self.unless_cut(epoch, f.clone()(&mut lease)).await;
             let node = lease.node().clone();
             match step {
-                Step::Done(value) => {
-                    lease.end(None);
-                    return Ok(value);
-                }
+                Step::Done(value) => return Ok((value, lease)),
                 Step::Failed(error, fault) => {
                     lease.end(fault.filter(|fault| *fault != Fault::Conflict));
                     match fault {
-                        Some(Fault::NotPrimary) if Instant::now() < deadline => self.await_news(deadline).await,
+                        Some(Fault::NotPrimary) if Instant::now() < deadline => {
+                            self.await_news(deadline).await
+                        }
                         Some(Fault::Unreachable | Fault::Unresponsive) => {
                             let why = error.to_string().into();
                             return Err(unknown::<B, E>(node.shared_name(), why));
@@ -97,7 +116,8 @@ impl<B: Backend> Routed<B> {
         retry.request();
         let deadline = Instant::now() + self.shared().config.acquire_deadline;
         for attempt in 1.. {
-            let mut lease = self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let mut lease =
+                self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             let epoch = lease.epoch();
             let step = self.unless_cut(epoch, transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
             let (error, fault) = match step {
@@ -121,7 +141,8 @@ impl<B: Backend> Routed<B> {
                     (E::from(B::Error::from(RouteError::WriterChanged { from })), Some(Fault::NotPrimary))
                 }
             };
-            let again = fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
+            let again =
+                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
             if !again {
                 return Err(error);
             }
@@ -170,13 +191,28 @@ impl<B: Backend> Routed<B> {
         self.unless_cut_by(epoch, step, |error| error.fault(Access::Write)).await
     }
 
-    /// Runs a step on a connection of the writer of `epoch`, and drops it when another writer is accepted.
     async fn unless_cut_by<T, E>(
         &self,
         epoch: u64,
         step: impl Future<Output = Result<T, E>>,
         fault: impl Fn(&E) -> Option<Fault>,
     ) -> Step<T, E> {
+        match self.unless_writer_changes(epoch, step).await {
+            None => Step::Cut,
+            Some(Ok(value)) => Step::Done(value),
+            Some(Err(error)) => {
+                let fault = fault(&error);
+                Step::Failed(error, fault)
+            }
+        }
+    }
+
+    /// Runs a step on a connection of the writer of `epoch`. `None`: another writer was accepted meanwhile, and the step
+    /// was dropped where it was, so what it had sent may or may not take effect on the old one.
+    ///
+    /// # Cancel safety
+    /// That of the step.
+    pub async fn unless_writer_changes<T>(&self, epoch: u64, step: impl Future<Output = T>) -> Option<T> {
         let mut versions = self.shared().versions();
         let changed = async {
             while self.shared().peek().epoch == epoch {
@@ -187,11 +223,8 @@ impl<B: Backend> Routed<B> {
         };
         tokio::select! {
             biased;
-            outcome = step => match outcome {
-                Ok(value) => Step::Done(value),
-                Err(error) => { let fault = fault(&error); Step::Failed(error, fault) }
-            },
-            () = changed => Step::Cut,
+            outcome = step => Some(outcome),
+            () = changed => None,
         }
     }
 
@@ -298,4 +331,3 @@ where
 fn unknown<B: Backend, E: From<B::Error>>(node: &std::sync::Arc<str>, why: std::sync::Arc<str>) -> E {
     E::from(B::Error::from(CommitUnknown { node: node.clone(), why }))
 }
-

@@ -32,7 +32,7 @@ enum Expected {
     Nobody,
     Ambiguous,
 }
-use Expected::{Ambiguous, Node as Is, Nobody as None_};
+use Expected::{Ambiguous, Nobody as None_, Node as Is};
 
 struct Table {
     nodes: Vec<Node>,
@@ -51,7 +51,7 @@ impl Table {
 
     fn judge(&self, lineage: &Lineage, says: &[Says], quorum: u32) -> Expected {
         let said: Vec<_> = says.iter().enumerate().map(|(index, says)| statement(index, says)).collect();
-        let hosts: Vec<_> = (0..says.len()).map(|n| format!("h{n}")).collect();
+        let hosts: Vec<_> = (0..says.len()).map(|n| format!("10.0.0.{n}")).collect();
         let witnesses: Vec<_> = said
             .iter()
             .enumerate()
@@ -59,6 +59,7 @@ impl Table {
                 id: self.nodes[index].id(),
                 configured: (&hosts[index], 5432),
                 tried: !matches!(says[index], Untried),
+                known: said.as_ref().map(|(identity, _)| identity),
                 said: said.as_ref().map(|(identity, probe)| (identity, probe)),
             })
             .collect();
@@ -126,10 +127,18 @@ fn the_first_primary_is_accepted_on_evidence_only() {
         ("two claims, no standby, timelines differ", &[Writes(2), Writes(3)], Is(1)),
         ("two claims on one timeline", &[Writes(2), Writes(2)], Ambiguous),
         ("two claims on one timeline, an orphan", &[Writes(2), Writes(2), Orphan], Ambiguous),
-        ("two claims, the standbys are divided", &[Writes(2), Writes(2), Follows(0, 2), Follows(1, 2)], Ambiguous),
+        (
+            "two claims, the standbys are divided",
+            &[Writes(2), Writes(2), Follows(0, 2), Follows(1, 2)],
+            Ambiguous,
+        ),
         ("a follower outweighs a timeline", &[Writes(2), Writes(3), Follows(0, 2)], Is(0)),
         ("votes travel through a cascade", &[Writes(2), Writes(2), Follows(1, 2), Follows(2, 2)], Is(1)),
-        ("a lone claim while the standbys stream from a node that is silent", &[Writes(2), Silent, Follows(1, 1)], None_),
+        (
+            "a lone claim while the standbys stream from a node that is silent",
+            &[Writes(2), Silent, Follows(1, 1)],
+            None_,
+        ),
         ("a lone claim in another cluster than the rest", &[Foreign(1), Follows(2, 1), Orphan], None_),
         ("two claims in two clusters", &[Foreign(1), Writes(1)], Ambiguous),
         ("one server listed twice", &[Writes(1), SameAs(0, 1), Follows(0, 1)], Is(0)),
@@ -149,7 +158,11 @@ fn a_successor_is_accepted_on_evidence_only() {
         ("the old one came back", &[Writes(3), Writes(4)], Is(1)),
         ("a deposed primary alone", &[Silent, Writes(2)], None_),
         ("a promotion on the same timeline number", &[Writes(3), Writes(3)], Ambiguous),
-        ("a rogue promotion while one probe of the primary is lost", &[Silent, Writes(4), Follows(0, 3)], None_),
+        (
+            "a rogue promotion while one probe of the primary is lost",
+            &[Silent, Writes(4), Follows(0, 3)],
+            None_,
+        ),
         ("a rogue promotion beside the real primary", &[Writes(3), Writes(4), Follows(0, 3)], Is(0)),
         ("another cluster on a high timeline", &[Silent, Foreign(9)], None_),
         ("another cluster beside the primary", &[Writes(3), Foreign(9)], Is(0)),
@@ -185,6 +198,7 @@ fn a_timeline_below_the_highest_accepted_is_deposed() {
         id: table.nodes[0].id(),
         configured: ("h0", 5432),
         tried: true,
+        known: None,
         said: Some((&said.0, &said.1)),
     };
     assert_eq!(standings(&table.after_pg0_on_3(), &[witness]), [Standing::Deposed]);

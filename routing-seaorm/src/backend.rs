@@ -1,0 +1,136 @@
+//! One node's pools.
+
+use std::sync::Arc;
+
+use routing_core::probe::Prober;
+use routing_core::{Access, Backend, ConfigError, Fault, Node, PoolStatus, Routed, RouterConfig, Usage};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::pool::{Pool, spawn_reaper};
+use crate::prober::SeaOrmProber;
+use crate::read::ReadHandle;
+use crate::write::WriteHandle;
+
+/// SeaORM as the backend of a `Router`: a pool for reading, whose sessions are read-only on the server, and one for
+/// writing, whose connections have verified that the server is writable.
+#[derive(Debug)]
+pub struct SeaOrm {
+    read: Pool,
+    write: Pool,
+}
+
+/// What an application may tell this backend.
+#[derive(Clone, Debug, Default)]
+pub struct SeaOrmOptions {
+    /// The `application_name` of every connection, as `pg_stat_activity` shows it. Default: that of the URL.
+    pub application_name: Option<String>,
+    /// How many prepared statements each connection keeps. Default: sqlx's, 100. Not 0: sqlx then prepares each
+    /// statement under a new name and never closes it.
+    pub statement_cache_capacity: Option<usize>,
+}
+
+impl SeaOrmOptions {
+    /// A URL and these options as sqlx takes them.
+    pub(crate) fn connect_options(
+        &self,
+        url: &routing_core::DatabaseUrl,
+    ) -> Result<PgConnectOptions, sqlx::Error> {
+        let mut options: PgConnectOptions = url.expose().parse()?;
+        if let Some(name) = &self.application_name {
+            options = options.application_name(name);
+        }
+        if let Some(capacity) = self.statement_cache_capacity {
+            options = options.statement_cache_capacity(capacity.max(1));
+        }
+        Ok(options)
+    }
+}
+
+impl Backend for SeaOrm {
+    type Connection = Connection;
+    type Error = Error;
+    type Options = SeaOrmOptions;
+    type Read = ReadHandle;
+    type Write = WriteHandle;
+
+    fn open(node: &Arc<Node>, config: &RouterConfig, options: &SeaOrmOptions) -> Result<Self, ConfigError> {
+        // The driver's words may repeat a part of the URL, so they are not passed on.
+        let refused = |message: &str| ConfigError::Backend {
+            node: node.name().to_owned(),
+            message: message.to_owned(),
+        };
+        let connect = options
+            .connect_options(&node.config().url)
+            .map_err(|_| refused("the driver cannot read the parameters of its URL"))?;
+        let pool = |access| {
+            Pool::new(node, access, connect.clone(), config).map_err(|error| refused(&error.to_string()))
+        };
+        let (read, write) = (pool(Access::Read)?, pool(Access::Write)?);
+        spawn_reaper([read.clone(), write.clone()], config.idle_timeout);
+        Ok(Self { read, write })
+    }
+
+    fn prober(_: &RouterConfig, options: &SeaOrmOptions) -> Arc<dyn Prober> {
+        Arc::new(SeaOrmProber::new(options.clone()))
+    }
+
+    async fn checkout(&self, access: Access) -> Result<Connection, Error> {
+        Ok(Connection::new(self.of(access).get().await?))
+    }
+
+    fn classify(error: &Error, access: Access) -> Option<Fault> {
+        crate::fault::of_error(error, access)
+    }
+
+    fn usage(connection: &Connection) -> Usage {
+        connection.usage()
+    }
+
+    async fn begin(connection: &mut Connection, access: Access) -> Result<(), Error> {
+        let sql = match access {
+            Access::Read => "BEGIN READ ONLY",
+            Access::Write => "BEGIN",
+        };
+        Ok(connection.begin(sql).await?)
+    }
+
+    async fn commit(connection: &mut Connection) -> Result<(), Error> {
+        Ok(connection.finish("COMMIT").await?)
+    }
+
+    async fn rollback(connection: &mut Connection) -> Result<(), Error> {
+        Ok(connection.finish("ROLLBACK").await?)
+    }
+
+    fn read(routed: Routed<Self>) -> ReadHandle {
+        ReadHandle::new(routed)
+    }
+
+    fn write(routed: Routed<Self>) -> WriteHandle {
+        WriteHandle::new(routed)
+    }
+
+    fn pool(&self, access: Access) -> PoolStatus {
+        self.of(access).status()
+    }
+
+    fn retire(&self, access: Access) {
+        self.of(access).retire();
+    }
+
+    fn close(&self) {
+        self.read.close();
+        self.write.close();
+    }
+}
+
+impl SeaOrm {
+    fn of(&self, access: Access) -> &Pool {
+        match access {
+            Access::Read => &self.read,
+            Access::Write => &self.write,
+        }
+    }
+}

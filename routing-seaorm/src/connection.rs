@@ -1,0 +1,274 @@
+//! A leased connection: what runs on it, and in what state it goes back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool::managed::Object;
+use routing_core::{Usage, sql};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use sea_query_sqlx::SqlxValues;
+use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
+
+use crate::error::wrap;
+use crate::fault::ends_connection;
+use crate::pool::{Manager, Physical, terminate};
+
+/// A connection out of a node's pool. It implements SeaORM's `ConnectionTrait`; statements on it are not repeated.
+///
+/// Dropped with a statement unanswered, it is closed and its server process ended. Dropped with a transaction open or
+/// with session state set, it is rolled back and reset before anyone else gets it.
+#[derive(Clone)]
+pub struct Connection(Arc<Held>);
+
+struct Held {
+    object: Arc<Mutex<Option<Object<Manager>>>>,
+    flags: Flags,
+}
+
+#[derive(Default)]
+struct Flags {
+    /// A statement was sent and its answer has not been read to the end.
+    busy: AtomicBool,
+    /// The driver or the server ended the connection.
+    lost: AtomicBool,
+    /// Session state may have been set.
+    dirty: AtomicBool,
+    /// A transaction is open.
+    transaction: AtomicBool,
+}
+
+/// What brings a session back to how it started, its prepared statements aside, which the driver goes on using.
+const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// How long that may take.
+const RESET_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Connection {
+    pub(crate) fn new(object: Object<Manager>) -> Self {
+        Self(Arc::new(Held { object: Arc::new(Mutex::new(Some(object))), flags: Flags::default() }))
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let flags = &self.0.flags;
+        if flags.lost.load(Relaxed) {
+            Usage::Lost
+        } else if flags.busy.load(Relaxed) {
+            Usage::Abandoned
+        } else {
+            Usage::Answered
+        }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.flags.lost.load(Relaxed)
+    }
+
+    /// Runs `BEGIN …`; from now on a drop rolls back.
+    pub(crate) async fn begin(&self, sql: &str) -> Result<(), DbErr> {
+        self.0.flags.transaction.store(true, Relaxed);
+        self.command(sql).await
+    }
+
+    /// Runs COMMIT or ROLLBACK, which end the transaction even when they fail.
+    pub(crate) async fn finish(&self, sql: &str) -> Result<(), DbErr> {
+        let outcome = self.command(sql).await;
+        if outcome.is_ok() {
+            self.0.flags.transaction.store(false, Relaxed);
+        }
+        outcome
+    }
+
+    /// Runs a command of this crate's own, by the simple protocol: one round trip.
+    pub(crate) async fn command(&self, sql: &str) -> Result<(), DbErr> {
+        let mut open = self.open().await?;
+        let outcome = sqlx::raw_sql(AssertSqlSafe(sql)).execute(open.connection()).await;
+        open.answered(outcome).map(drop).map_err(wrap)
+    }
+
+    /// The physical connection for one statement. Until [`Open::answered`] it counts as busy, so that a dropped future
+    /// leaves it marked.
+    async fn open(&self) -> Result<Open<'_>, DbErr> {
+        let guard = self.0.object.lock().await;
+        self.0.flags.occupy()?;
+        Ok(Open { guard, flags: &self.0.flags })
+    }
+
+    fn note(&self, sql: &str) {
+        if sql::keeps_session_state(sql) {
+            self.0.flags.dirty.store(true, Relaxed);
+        }
+    }
+
+    pub(crate) async fn open_owned(&self, sql: &str) -> Result<OpenRows, DbErr> {
+        self.note(sql);
+        let guard = self.0.object.clone().lock_owned().await;
+        self.0.flags.occupy()?;
+        Ok(OpenRows { guard, held: self.0.clone() })
+    }
+}
+
+impl Flags {
+    fn occupy(&self) -> Result<(), DbErr> {
+        if self.lost.load(Relaxed) || self.busy.swap(true, Relaxed) {
+            let message =
+                "the connection was lost, or left in the middle of a statement; it takes no more statements";
+            return Err(DbErr::Conn(RuntimeErr::Internal(message.to_owned())));
+        }
+        Ok(())
+    }
+
+    fn answered(&self, error: Option<&sqlx::Error>) {
+        if error.is_some_and(ends_connection) {
+            self.lost.store(true, Relaxed);
+        }
+        self.busy.store(false, Relaxed);
+    }
+}
+
+struct Open<'a> {
+    guard: MutexGuard<'a, Option<Object<Manager>>>,
+    flags: &'a Flags,
+}
+
+impl Open<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        physical(&mut self.guard)
+    }
+
+    fn answered<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.flags.answered(outcome.as_ref().err());
+        outcome
+    }
+}
+
+/// The physical connection for rows that are still to be read. It counts as busy until they are.
+pub(crate) struct OpenRows {
+    guard: OwnedMutexGuard<Option<Object<Manager>>>,
+    held: Arc<Held>,
+}
+
+impl OpenRows {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        physical(&mut self.guard)
+    }
+
+    /// What to call when the last row was read, or an error came instead.
+    pub(crate) fn answered(&self) -> impl Fn(Option<&sqlx::Error>) + Send + 'static {
+        let held = self.held.clone();
+        move |error| held.flags.answered(error)
+    }
+}
+
+fn physical(object: &mut Option<Object<Manager>>) -> &mut PgConnection {
+    // Only `Held::drop` takes it out.
+    &mut object.as_mut().expect("a connection holds its object until it is dropped").connection
+}
+
+/// A statement as sqlx takes it.
+pub(crate) fn prepared(statement: &Statement) -> sqlx::query::Query<'_, Postgres, SqlxValues> {
+    let values = statement.values.clone().unwrap_or(sea_orm::Values(Vec::new()));
+    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+}
+
+#[async_trait]
+impl ConnectionTrait for Connection {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.note(&statement.sql);
+        let mut open = self.open().await?;
+        let outcome = prepared(&statement).execute(open.connection()).await;
+        let outcome = open.answered(outcome);
+        outcome.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.note(sql);
+        let mut open = self.open().await?;
+        let outcome = open.connection().execute(AssertSqlSafe(sql)).await;
+        let outcome = open.answered(outcome);
+        outcome.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.note(&statement.sql);
+        let mut open = self.open().await?;
+        let outcome = prepared(&statement).fetch_optional(open.connection()).await;
+        open.answered(outcome).map(|row| row.map(QueryResult::from)).map_err(wrap)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.note(&statement.sql);
+        let mut open = self.open().await?;
+        let outcome = prepared(&statement).fetch_all(open.connection()).await;
+        open.answered(outcome).map(|rows| rows.into_iter().map(QueryResult::from).collect()).map_err(wrap)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Its users hold an `Arc` of it, so none is left.
+        let Some(object) = self.object.try_lock().ok().and_then(|mut object| object.take()) else { return };
+        let flags = &self.flags;
+        let lost = flags.lost.load(Relaxed);
+        let busy = flags.busy.load(Relaxed);
+        let unclean = flags.dirty.load(Relaxed) || flags.transaction.load(Relaxed);
+        if !lost && !busy && !unclean {
+            return;
+        }
+        let Some(pool) = Object::pool(&object) else { return };
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        match runtime {
+            // Dropping what was taken out closes it.
+            _ if lost => drop(Object::take(object)),
+            None => drop(Object::take(object)),
+            Some(runtime) if busy => {
+                let options = pool.manager().options().clone();
+                runtime.spawn(terminate(options, Object::take(object)));
+            }
+            Some(runtime) => {
+                let transaction = flags.transaction.load(Relaxed);
+                runtime.spawn(restore(object, transaction, flags.dirty.load(Relaxed)));
+            }
+        }
+    }
+}
+
+/// Brings a connection back to how it started and gives it back; closes it when that fails.
+async fn restore(mut object: Object<Manager>, transaction: bool, dirty: bool) {
+    let restoring = async {
+        let Physical { connection, .. } = &mut *object;
+        if transaction {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        }
+        if dirty {
+            sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    match tokio::time::timeout(RESET_TIMEOUT, restoring).await {
+        Ok(Ok(())) => drop(object),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection could not be reset and is closed");
+            drop(Object::take(object));
+        }
+        Err(_) => {
+            tracing::debug!("resetting a connection took too long; it is closed");
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}

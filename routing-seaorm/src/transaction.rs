@@ -1,0 +1,305 @@
+//! A transaction on one node.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, RouteError, Routed};
+use sea_orm::{
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+};
+
+use crate::backend::SeaOrm;
+use crate::error::Error;
+use crate::stream::{RoutedStream, rows};
+
+/// A transaction: READ ONLY on one node when a read handle began it, on the primary when a write handle did.
+///
+/// It never moves: when its node is lost its statements fail. When another primary is accepted, a write transaction
+/// ends with `RouteError::WriterChanged`, its COMMIT as unknown. Dropping it rolls back before the connection is used
+/// again. `begin` on it makes a savepoint.
+pub struct RoutedTransaction {
+    shared: Arc<Shared>,
+    /// 0 for the transaction, else the savepoint's number.
+    depth: u32,
+    open: bool,
+}
+
+struct Shared {
+    routed: Routed<SeaOrm>,
+    lease: Lease<SeaOrm>,
+    access: Access,
+    /// Savepoints that were dropped without an end: rolled back before the next statement.
+    abandoned: Mutex<Vec<u32>>,
+}
+
+/// BEGIN with its characteristics, in one statement.
+pub(crate) fn begin_sql(isolation: Option<IsolationLevel>, access: Option<AccessMode>) -> String {
+    let mut sql = "BEGIN".to_owned();
+    if let Some(isolation) = isolation {
+        sql += match isolation {
+            IsolationLevel::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
+            IsolationLevel::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
+            IsolationLevel::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
+            IsolationLevel::Serializable => " ISOLATION LEVEL SERIALIZABLE",
+        };
+    }
+    if let Some(access) = access {
+        sql += match access {
+            AccessMode::ReadOnly => " READ ONLY",
+            AccessMode::ReadWrite => " READ WRITE",
+        };
+    }
+    sql
+}
+
+impl RoutedTransaction {
+    pub(crate) fn new(routed: Routed<SeaOrm>, lease: Lease<SeaOrm>, access: Access) -> Self {
+        let shared = Shared { routed, lease, access, abandoned: Mutex::default() };
+        Self { shared: Arc::new(shared), depth: 0, open: true }
+    }
+
+    /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
+    #[must_use]
+    pub fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    /// `TransactionTrait::transaction` for an async closure: a savepoint.
+    ///
+    /// # Errors
+    /// The closure's, or that of a step of the savepoint.
+    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> AsyncFnOnce(&'c RoutedTransaction) -> Result<T, E> + Send,
+        T: Send,
+        E: fmt::Display + fmt::Debug + Send,
+    {
+        let savepoint = self.begin().await.map_err(TransactionError::Connection)?;
+        let outcome = callback(&savepoint).await;
+        savepoint.conclude(outcome).await
+    }
+
+    /// Commits after success, rolls back after failure.
+    pub(crate) async fn conclude<T, E>(self, outcome: Result<T, E>) -> Result<T, TransactionError<E>> {
+        match outcome {
+            Ok(value) => self.commit().await.map(|()| value).map_err(TransactionError::Connection),
+            Err(error) => {
+                self.rollback().await.map_err(TransactionError::Connection)?;
+                Err(TransactionError::Transaction(error))
+            }
+        }
+    }
+
+    /// Runs one step on the transaction's connection. A write transaction's step is dropped when another primary is
+    /// accepted.
+    async fn step<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        self.shared.roll_back_abandoned().await?;
+        self.shared.guarded(step).await.unwrap_or_else(|| Err(self.shared.writer_changed()))
+    }
+
+    async fn savepoint(&self) -> Result<Self, DbErr> {
+        let depth = self.depth + 1;
+        self.step(self.shared.lease.command(&format!("SAVEPOINT routing_{depth}"))).await?;
+        Ok(Self { shared: self.shared.clone(), depth, open: true })
+    }
+}
+
+impl Shared {
+    /// `None`: the writer changed, and the step was dropped where it was.
+    async fn guarded<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        match self.access {
+            Access::Read => Some(step.await),
+            Access::Write => self.routed.unless_writer_changes(self.lease.epoch(), step).await,
+        }
+    }
+
+    fn writer_changed(&self) -> DbErr {
+        Error::from(RouteError::WriterChanged { from: self.lease.node().shared_name().clone() }).into()
+    }
+
+    async fn roll_back_abandoned(&self) -> Result<(), DbErr> {
+        let abandoned = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
+        for depth in abandoned {
+            let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
+            self.lease.command(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// COMMIT of the whole transaction. From the moment it is sent, a lost answer is an unknown outcome.
+    async fn commit(&self) -> Result<(), DbErr> {
+        if self.access == Access::Write
+            && self.routed.router().cluster().topology().epoch != self.lease.epoch()
+        {
+            return Err(self.writer_changed());
+        }
+        if self.lease.is_lost() {
+            // Nothing was sent after the loss, and the server rolls back what a lost session leaves.
+            let why = "the connection was lost before COMMIT: nothing was committed".to_owned();
+            return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
+        }
+        let why = match self.guarded(self.lease.finish("COMMIT")).await {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => match error.fault(self.access) {
+                Some(Fault::Unreachable | Fault::Unresponsive) if self.access == Access::Write => {
+                    error.to_string()
+                }
+                _ => return Err(error),
+            },
+            None => "the primary changed".to_owned(),
+        };
+        let node = self.lease.node().shared_name().clone();
+        Err(Error::from(CommitUnknown { node, why: why.into() }).into())
+    }
+}
+
+#[async_trait]
+impl TransactionSession for RoutedTransaction {
+    async fn commit(mut self) -> Result<(), DbErr> {
+        self.shared.roll_back_abandoned().await?;
+        self.open = false;
+        if self.depth > 0 {
+            return self
+                .step(self.shared.lease.command(&format!("RELEASE SAVEPOINT routing_{}", self.depth)))
+                .await;
+        }
+        self.shared.commit().await
+    }
+
+    async fn rollback(mut self) -> Result<(), DbErr> {
+        self.open = false;
+        if self.depth > 0 {
+            let depth = self.depth;
+            let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
+            return self.step(self.shared.lease.command(&sql)).await;
+        }
+        if self.shared.lease.is_lost() {
+            return Ok(());
+        }
+        self.shared.lease.finish("ROLLBACK").await
+    }
+}
+
+impl Drop for RoutedTransaction {
+    fn drop(&mut self) {
+        // The outermost needs nothing: the connection rolls back when its lease ends.
+        if self.open && self.depth > 0 {
+            self.shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(self.depth);
+        }
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for RoutedTransaction {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.step(self.shared.lease.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.step(self.shared.lease.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.step(self.shared.lease.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.step(self.shared.lease.query_all_raw(statement)).await
+    }
+}
+
+impl StreamTrait for RoutedTransaction {
+    type Stream<'a> = RoutedStream;
+
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn stream_raw<'a>(
+        &'a self,
+        statement: Statement,
+    ) -> Pin<Box<dyn Future<Output = Result<RoutedStream, DbErr>> + 'a + Send>> {
+        Box::pin(async move {
+            self.shared.roll_back_abandoned().await?;
+            let rows = rows((*self.shared.lease).clone(), statement);
+            Ok(RoutedStream::new(None, rows, None, self.shared.access))
+        })
+    }
+}
+
+#[async_trait]
+impl TransactionTrait for RoutedTransaction {
+    type Transaction = Self;
+
+    async fn begin(&self) -> Result<Self, DbErr> {
+        self.savepoint().await
+    }
+
+    /// A savepoint has no characteristics of its own; these are ignored, as SeaORM does.
+    async fn begin_with_config(
+        &self,
+        _isolation_level: Option<IsolationLevel>,
+        _access_mode: Option<AccessMode>,
+    ) -> Result<Self, DbErr> {
+        self.savepoint().await
+    }
+
+    async fn begin_with_options(&self, _options: TransactionOptions) -> Result<Self, DbErr> {
+        self.savepoint().await
+    }
+
+    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c Self) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+        T: Send,
+        E: fmt::Display + fmt::Debug + Send,
+    {
+        run_transaction(self.begin().await, callback).await
+    }
+
+    async fn transaction_with_config<F, T, E>(
+        &self,
+        callback: F,
+        _isolation_level: Option<IsolationLevel>,
+        _access_mode: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c Self) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+        T: Send,
+        E: fmt::Display + fmt::Debug + Send,
+    {
+        run_transaction(self.begin().await, callback).await
+    }
+}
+
+/// The closure form that all three transactional types share.
+pub(crate) async fn run_transaction<F, T, E>(
+    begun: Result<RoutedTransaction, DbErr>,
+    callback: F,
+) -> Result<T, TransactionError<E>>
+where
+    F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+        + Send,
+    T: Send,
+    E: fmt::Display + fmt::Debug + Send,
+{
+    let transaction = begun.map_err(TransactionError::Connection)?;
+    let outcome = callback(&transaction).await;
+    transaction.conclude(outcome).await
+}
+
+impl fmt::Debug for RoutedTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoutedTransaction")
+            .field("lease", &self.shared.lease)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}

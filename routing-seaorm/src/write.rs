@@ -1,0 +1,163 @@
+//! The handle for writing.
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use routing_core::{Access, Lease, Routed};
+use sea_orm::{
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
+};
+
+use crate::backend::SeaOrm;
+use crate::stream::{RoutedStream, rows};
+use crate::transaction::{RoutedTransaction, begin_sql, run_transaction};
+
+/// Writes, on the proven primary; reads on it see them at once. Without a proven primary a statement waits a bounded
+/// time, then fails. A statement whose answer is lost is not repeated: see [`is_commit_unknown`](crate::is_commit_unknown).
+///
+/// It holds no connection; clones are cheap.
+#[derive(Clone, Debug)]
+pub struct WriteHandle(Routed<SeaOrm>);
+
+impl WriteHandle {
+    pub(crate) fn new(routed: Routed<SeaOrm>) -> Self {
+        Self(routed)
+    }
+
+    /// What it routes by.
+    #[must_use]
+    pub fn routed(&self) -> &Routed<SeaOrm> {
+        &self.0
+    }
+
+    /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
+    #[must_use]
+    pub fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    /// `TransactionTrait::transaction` for an async closure.
+    ///
+    /// # Errors
+    /// The closure's, or that of a step of the transaction.
+    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> AsyncFnOnce(&'c RoutedTransaction) -> Result<T, E> + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        let transaction = self.begin().await.map_err(TransactionError::Connection)?;
+        let outcome = callback(&transaction).await;
+        transaction.conclude(outcome).await
+    }
+
+    async fn begin_write(
+        &self,
+        isolation: Option<IsolationLevel>,
+        access: Option<AccessMode>,
+    ) -> Result<RoutedTransaction, DbErr> {
+        let lease = self.0.acquire_write().await?;
+        // BEGIN has no effect, so a failure of it is a plain error.
+        lease.begin(&begin_sql(isolation, access)).await?;
+        Ok(RoutedTransaction::new(self.0.clone(), lease, Access::Write))
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for WriteHandle {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.0
+            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.execute_raw(statement.clone()).await)
+            .await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.run_statement(async |lease: &mut Lease<SeaOrm>| lease.execute_unprepared(sql).await).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.0
+            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.query_one_raw(statement.clone()).await)
+            .await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0
+            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.query_all_raw(statement.clone()).await)
+            .await
+    }
+}
+
+impl StreamTrait for WriteHandle {
+    type Stream<'a> = RoutedStream;
+
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn stream_raw<'a>(
+        &'a self,
+        statement: Statement,
+    ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
+        Box::pin(async move {
+            let first_row = async |lease: &mut Lease<SeaOrm>| {
+                let mut rest = rows((**lease).clone(), statement.clone());
+                let first = rest.next().await.transpose()?;
+                Ok::<_, DbErr>((first.map(Ok), rest))
+            };
+            let ((first, rest), lease) = self.0.run_statement_keeping(first_row).await?;
+            Ok(RoutedStream::new(first, rest, Some(lease), Access::Write))
+        })
+    }
+}
+
+#[async_trait]
+impl TransactionTrait for WriteHandle {
+    type Transaction = RoutedTransaction;
+
+    async fn begin(&self) -> Result<RoutedTransaction, DbErr> {
+        self.begin_write(None, None).await
+    }
+
+    async fn begin_with_config(
+        &self,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<RoutedTransaction, DbErr> {
+        self.begin_write(isolation_level, access_mode).await
+    }
+
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<RoutedTransaction, DbErr> {
+        self.begin_write(options.isolation_level, options.access_mode).await
+    }
+
+    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+            + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        run_transaction(self.begin().await, callback).await
+    }
+
+    async fn transaction_with_config<F, T, E>(
+        &self,
+        callback: F,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+            + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        run_transaction(self.begin_with_config(isolation_level, access_mode).await, callback).await
+    }
+}
