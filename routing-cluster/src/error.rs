@@ -1,0 +1,161 @@
+//! One error per operation on a cluster.
+
+use std::io;
+
+use crate::{
+    account::AccountError, binaries::BinariesError, layout::DirectoryError, ports::PortError,
+    provision::ProvisionError, server::ServerError,
+};
+
+/// Why a cluster did not come up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpError {
+    /// Every node runs already.
+    #[error("the cluster in {dir} is already running: see `status`, or stop it with `down`")]
+    AlreadyRunning {
+        /// The cluster's directory.
+        dir: String,
+    },
+    /// More replicas than a cluster can feed.
+    #[error("{replicas} replicas are too many: a cluster has 0 to {most}")]
+    TooManyReplicas {
+        /// Replicas wanted.
+        replicas: u32,
+        /// The most that a cluster has.
+        most: u32,
+    },
+    /// PostgreSQL's programs were not found.
+    #[error(transparent)]
+    Binaries(#[from] BinariesError),
+    /// There is no user to run the servers as.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A port cannot be used.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The cluster's passwords could not be made, stored or read.
+    #[error("could not store or read the passwords in {file}")]
+    Passwords {
+        /// Their file.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// An interrupted attempt's remains could not be removed.
+    #[error("could not remove the half-made node {node}")]
+    Remains {
+        /// The node.
+        node: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A node could not be made.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// An existing node did not start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Replicas are missing, but no running node is a primary to copy.
+    #[error("replicas are missing, and no node is a primary to copy: start the primary, then repeat `up`")]
+    NoPrimary,
+}
+
+/// Why a directory could not be opened as a cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory or its state file cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The cluster's passwords could not be read.
+    #[error("could not read the passwords in {file}: run this command as the user who made the cluster")]
+    Passwords {
+        /// Their file.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+/// The cluster has no node of that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no node {name:?}: the nodes are {}", known.join(", "))]
+#[non_exhaustive]
+pub struct UnknownNode {
+    /// The name that was asked for.
+    pub name: String,
+    /// The names that exist.
+    pub known: Vec<String>,
+}
+
+/// Why an operation on one node failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The cluster has no such node.
+    #[error(transparent)]
+    Unknown(#[from] UnknownNode),
+    /// The node does not run.
+    #[error("{node} is not running: start it first")]
+    NotRunning {
+        /// The node.
+        node: String,
+    },
+    /// The node runs already.
+    #[error("{node} is already running")]
+    AlreadyRunning {
+        /// The node.
+        node: String,
+    },
+    /// The node was never completed.
+    #[error("{node} is only half made: repeat `up`, which makes it again")]
+    Incomplete {
+        /// The node.
+        node: String,
+    },
+    /// PostgreSQL's programs were not found.
+    #[error(transparent)]
+    Binaries(#[from] BinariesError),
+    /// There is no user to run the server as.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The cluster's directory or lock cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The node's port cannot be used.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The server did not do what it was told.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Why a cluster was not stopped or not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DownError {
+    /// PostgreSQL's programs were not found.
+    #[error(transparent)]
+    Binaries(#[from] BinariesError),
+    /// There is no user to stop the servers as.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The cluster's directory or lock cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A server did not stop, not even when killed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The servers have stopped, but the directory could not be removed.
+    #[error("the servers have stopped, but {dir} could not be removed")]
+    Purge {
+        /// The cluster's directory.
+        dir: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
