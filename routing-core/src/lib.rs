@@ -21,6 +21,8 @@ pub mod evidence;
 pub mod lag;
 pub mod primary;
 pub mod probe;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 mod backend;
 mod choose;

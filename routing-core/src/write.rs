@@ -295,7 +295,8 @@ impl<B: Backend> Routed<B> {
         }
         let trial = match state.node.admission(now) {
             crate::Admission::Admitted => false,
-            crate::Admission::Trial => state.node.take_trial(),
+            crate::Admission::Trial if state.node.take_trial() => true,
+            crate::Admission::Trial => return None,
             crate::Admission::Refused(_) => return None,
         };
         let decision = (state.role, Access::Write, Reason::Writer);

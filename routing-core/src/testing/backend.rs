@@ -1,0 +1,325 @@
+//! Pools and probes of the servers in memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::server::{FakeCluster, FakeServer, Reach};
+use crate::backend::{Backend, Failure, PoolStatus, Usage};
+use crate::config::{ConfigError, NodeConfig, RouterConfig};
+use crate::decision::Access;
+use crate::error::{CommitUnknown, RouteError};
+use crate::fault::Fault;
+use crate::lsn::Lsn;
+use crate::node::Node;
+use crate::probe::{IDENTITY_SQL, ProbeConnection, ProbeError, Prober, Row};
+use crate::router::Routed;
+
+/// The pools of one server in memory.
+#[derive(Debug)]
+pub struct FakeBackend {
+    server: Arc<FakeServer>,
+    read: Arc<Semaphore>,
+    write: Arc<Semaphore>,
+    sizes: (u32, u32),
+    checkout_timeout: Duration,
+}
+
+/// A connection to a server in memory.
+#[derive(Debug)]
+pub struct FakeConnection {
+    server: Arc<FakeServer>,
+    access: Access,
+    busy: AtomicBool,
+    lost: AtomicBool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What goes wrong in memory.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FakeError {
+    /// The router's.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// A lost write.
+    #[error(transparent)]
+    CommitUnknown(#[from] CommitUnknown),
+    /// The server's, with what it says about the node.
+    #[error("the server fails with {0}")]
+    Fault(Fault),
+    /// The statement's own error: it says nothing about the node.
+    #[error("the statement fails")]
+    Statement,
+}
+
+/// What a test gets as a handle: the routed request itself.
+#[derive(Debug)]
+pub struct FakeHandle(pub Routed<FakeBackend>);
+
+impl FakeConnection {
+    /// Runs a read; the position that it sees.
+    ///
+    /// # Errors
+    /// [`FakeError::Fault`] when the server breaks.
+    pub async fn query(&self) -> Result<Lsn, FakeError> {
+        self.statement(|server| Ok(server.lsn())).await
+    }
+
+    /// Runs a write; its position.
+    ///
+    /// # Errors
+    /// [`FakeError::Fault`] when the server breaks, or refuses writes.
+    pub async fn write(&self) -> Result<Lsn, FakeError> {
+        let refused = if self.access == Access::Write { Fault::NotPrimary } else { Fault::Misrouted };
+        let access = self.access;
+        self.statement(move |server| {
+            let writable = {
+                let state = server.state();
+                state.primary && !state.read_only && access == Access::Write
+            };
+            if writable { Ok(server.append()) } else { Err(FakeError::Fault(refused)) }
+        })
+        .await
+    }
+
+    async fn statement<T>(
+        &self,
+        effect: impl FnOnce(&FakeServer) -> Result<T, FakeError>,
+    ) -> Result<T, FakeError> {
+        let _executing = Executing::new(&self.server);
+        self.server.statements.fetch_add(1, SeqCst);
+        self.busy.store(true, SeqCst);
+        let latency = self.server.state().latency;
+        let run = async {
+            tokio::time::sleep(latency).await;
+            self.server.answers().await
+        };
+        let answered = tokio::select! {
+            biased;
+            () = self.server.breaks() => false,
+            answered = run => answered,
+        };
+        self.busy.store(false, SeqCst);
+        if !answered {
+            self.lost.store(true, SeqCst);
+            return Err(FakeError::Fault(Fault::Unreachable));
+        }
+        effect(&self.server)
+    }
+}
+
+/// Counts a statement for as long as it runs.
+struct Executing<'a>(&'a FakeServer);
+
+impl<'a> Executing<'a> {
+    fn new(server: &'a FakeServer) -> Self {
+        server.executing.fetch_add(1, SeqCst);
+        Self(server)
+    }
+}
+
+impl Drop for Executing<'_> {
+    fn drop(&mut self) {
+        self.0.executing.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for FakeConnection {
+    fn drop(&mut self) {
+        self.server.connections.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Backend for FakeBackend {
+    type Connection = FakeConnection;
+    type Error = FakeError;
+    type Options = FakeCluster;
+    type Read = FakeHandle;
+    type Write = FakeHandle;
+
+    fn open(node: &Arc<Node>, config: &RouterConfig, options: &FakeCluster) -> Result<Self, ConfigError> {
+        let server = options.find(node.name()).ok_or_else(|| ConfigError::Backend {
+            node: node.name().to_owned(),
+            message: "there is no such server".to_owned(),
+        })?;
+        let semaphore = |size: u32| Arc::new(Semaphore::new(size as usize));
+        Ok(Self {
+            server: server.clone(),
+            read: semaphore(config.read_pool_size),
+            write: semaphore(config.write_pool_size),
+            sizes: (config.read_pool_size, config.write_pool_size),
+            checkout_timeout: config.checkout_timeout,
+        })
+    }
+
+    fn prober(_: &RouterConfig, options: &FakeCluster) -> Arc<dyn Prober> {
+        Arc::new(options.clone())
+    }
+
+    async fn checkout(&self, access: Access) -> Result<FakeConnection, FakeError> {
+        let wait = self.checkout_timeout.mul_f64(0.75);
+        let permit = match tokio::time::timeout(wait, self.of(access).clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(FakeError::Fault(Fault::Unreachable)),
+            Err(_) => return Err(FakeError::Fault(Fault::Saturated)),
+        };
+        if !self.server.answers().await {
+            return Err(FakeError::Fault(Fault::Unreachable));
+        }
+        let one_less = |left: u32| left.checked_sub(1);
+        if self.server.refusals_left.fetch_update(SeqCst, SeqCst, one_less).is_ok() {
+            return Err(FakeError::Fault(Fault::Refusing));
+        }
+        let writable = {
+            let state = self.server.state();
+            state.primary && !state.read_only
+        };
+        if access == Access::Write && !writable {
+            return Err(FakeError::Fault(Fault::NotPrimary));
+        }
+        self.server.connections.fetch_add(1, SeqCst);
+        let (busy, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(FakeConnection { server: self.server.clone(), access, busy, lost, _permit: permit })
+    }
+
+    fn classify(error: &FakeError, _: Access) -> Option<Fault> {
+        match error {
+            FakeError::Fault(fault) => Some(*fault),
+            FakeError::Route(_) | FakeError::CommitUnknown(_) | FakeError::Statement => None,
+        }
+    }
+
+    fn usage(connection: &FakeConnection) -> Usage {
+        if connection.lost.load(SeqCst) {
+            Usage::Lost
+        } else if connection.busy.load(SeqCst) {
+            Usage::Abandoned
+        } else {
+            Usage::Answered
+        }
+    }
+
+    async fn begin(connection: &mut FakeConnection, _: Access) -> Result<(), FakeError> {
+        connection.statement(|_| Ok(())).await
+    }
+
+    async fn commit(connection: &mut FakeConnection) -> Result<(), FakeError> {
+        connection.statement(|_| Ok(())).await
+    }
+
+    async fn rollback(connection: &mut FakeConnection) -> Result<(), FakeError> {
+        connection.statement(|_| Ok(())).await
+    }
+
+    fn read(routed: Routed<Self>) -> FakeHandle {
+        FakeHandle(routed)
+    }
+
+    fn write(routed: Routed<Self>) -> FakeHandle {
+        FakeHandle(routed)
+    }
+
+    fn pool(&self, access: Access) -> PoolStatus {
+        let max = match access {
+            Access::Read => self.sizes.0,
+            Access::Write => self.sizes.1,
+        } as usize;
+        let idle = self.of(access).available_permits();
+        PoolStatus { max, open: max - idle, idle: 0, waiting: 0 }
+    }
+
+    fn retire(&self, _: Access) {}
+
+    fn close(&self) {
+        self.read.close();
+        self.write.close();
+    }
+}
+
+impl FakeBackend {
+    fn of(&self, access: Access) -> &Arc<Semaphore> {
+        match access {
+            Access::Read => &self.read,
+            Access::Write => &self.write,
+        }
+    }
+}
+
+impl Failure<FakeBackend> for FakeError {
+    fn fault(&self, access: Access) -> Option<Fault> {
+        FakeBackend::classify(self, access)
+    }
+}
+
+impl Prober for FakeCluster {
+    fn connect<'a>(
+        &'a self,
+        node: &'a NodeConfig,
+    ) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>> {
+        Box::pin(async move {
+            let server = self.find(&node.name).ok_or_else(|| broken("there is no such server"))?.clone();
+            if server.answers().await {
+                Ok(Box::new(FakeProbe { server }) as Box<dyn ProbeConnection>)
+            } else {
+                Err(broken("connection refused"))
+            }
+        })
+    }
+}
+
+fn broken(message: &str) -> ProbeError {
+    ProbeError::Driver { fault: Some(Fault::Unreachable), message: message.to_owned() }
+}
+
+struct FakeProbe {
+    server: Arc<FakeServer>,
+}
+
+impl ProbeConnection for FakeProbe {
+    fn query<'a>(&'a mut self, sql: &'static str) -> BoxFuture<'a, Result<Row, ProbeError>> {
+        Box::pin(async move {
+            if self.server.reach() == Reach::Refused || !self.server.answers().await {
+                return Err(broken("connection reset"));
+            }
+            let state = self.server.state().clone();
+            let some = |value: String| Some(value);
+            if sql == IDENTITY_SQL {
+                let address = format!("10.0.0.{}", self.server.number());
+                return Ok(vec![
+                    some(state.system_id.to_string()),
+                    some("150000".to_owned()),
+                    some(address),
+                    some("5432".to_owned()),
+                    some("1".to_owned()),
+                ]);
+            }
+            let lsn = self.server.lsn().to_string();
+            let follows = state.follows.filter(|_| !state.primary);
+            let timeline =
+                if state.primary { format!("{:08X}", state.timeline) } else { state.timeline.to_string() };
+            Ok(vec![
+                some((!state.primary).to_string()),
+                some(lsn.clone()),
+                (!state.primary).then_some(lsn),
+                (state.primary || follows.is_some()).then_some(timeline),
+                some(follows.is_some().to_string()),
+                follows.map(|_| "streaming".to_owned()),
+                follows.map(|number| format!("10.0.0.{number}")),
+                follows.map(|_| "5432".to_owned()),
+                some("0".to_owned()),
+                some((!state.primary || state.read_only).to_string()),
+            ])
+        })
+    }
+}
+
+impl fmt::Debug for FakeProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeProbe").field("server", &self.server).finish()
+    }
+}

@@ -1,0 +1,287 @@
+//! The servers in memory.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::{NodeConfig, RouterConfig};
+use crate::lsn::Lsn;
+
+/// How a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It answers.
+    Up,
+    /// Its connections break and new ones are refused at once, as after `kill -9`.
+    Refused,
+    /// Nothing is answered and nothing breaks, as under SIGSTOP.
+    Frozen,
+}
+
+/// The servers of a test. Clones share them.
+#[derive(Clone, Default)]
+pub struct FakeCluster {
+    servers: Arc<Vec<Arc<FakeServer>>>,
+}
+
+/// One server.
+pub struct FakeServer {
+    name: String,
+    number: u16,
+    state: Mutex<State>,
+    reach: watch::Sender<Reach>,
+    /// The log that it wrote while it was a primary, shared by all: when which position was written.
+    log: Arc<Mutex<Vec<(Instant, u32, Lsn)>>>,
+    pub(super) connections: AtomicU32,
+    pub(super) executing: AtomicU32,
+    pub(super) statements: AtomicU32,
+    pub(super) refusals_left: AtomicU32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) primary: bool,
+    pub(super) read_only: bool,
+    pub(super) timeline: u32,
+    pub(super) system_id: u64,
+    /// The number of the server that it streams from.
+    pub(super) follows: Option<u16>,
+    pub(super) apply_lag: Duration,
+    /// Replay is paused at this position.
+    pub(super) paused_at: Option<Lsn>,
+    /// What it has applied: replay never goes back.
+    applied: Lsn,
+    pub(super) latency: Duration,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeCluster {
+    /// `pg1`, the primary on timeline 1, and `replicas` replicas that stream from it without delay.
+    #[must_use]
+    pub fn new(replicas: u16) -> Self {
+        let log = Arc::new(Mutex::new(vec![(Instant::now(), 1, Lsn::from(1_000))]));
+        let server = |number: u16| {
+            let state = State {
+                primary: number == 1,
+                read_only: false,
+                timeline: 1,
+                system_id: 7,
+                follows: (number != 1).then_some(1),
+                apply_lag: Duration::ZERO,
+                paused_at: None,
+                applied: Lsn::default(),
+                latency: Duration::from_millis(1),
+            };
+            Arc::new(FakeServer {
+                name: format!("pg{number}"),
+                number,
+                state: Mutex::new(state),
+                reach: watch::Sender::new(Reach::Up),
+                log: log.clone(),
+                connections: AtomicU32::new(0),
+                executing: AtomicU32::new(0),
+                statements: AtomicU32::new(0),
+                refusals_left: AtomicU32::new(0),
+            })
+        };
+        Self { servers: Arc::new((1..=replicas + 1).map(server).collect()) }
+    }
+
+    /// The defaults, with these servers as nodes.
+    ///
+    /// # Panics
+    /// Never: the URLs are well-formed.
+    #[must_use]
+    pub fn config(&self) -> RouterConfig {
+        let node = |server: &Arc<FakeServer>| {
+            let url = format!("postgres://app@10.0.0.{}/app", server.number);
+            NodeConfig::new(server.name.clone(), url.parse().expect("a well-formed URL"))
+        };
+        RouterConfig { nodes: self.servers.iter().map(node).collect(), ..RouterConfig::default() }
+    }
+
+    /// The server with this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn server(&self, name: &str) -> &Arc<FakeServer> {
+        self.find(name).unwrap_or_else(|| panic!("there is no server {name}"))
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<FakeServer>> {
+        self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// All servers.
+    #[must_use]
+    pub fn servers(&self) -> &[Arc<FakeServer>] {
+        &self.servers
+    }
+
+    /// Promotes a replica onto the next timeline; it and those that follow it go on from there.
+    pub fn promote(&self, name: &str) {
+        let highest = self.servers.iter().map(|server| server.state().timeline).max().unwrap_or(0);
+        self.promote_onto(name, highest + 1);
+    }
+
+    /// Promotes a replica onto a timeline of the test's choice: two promotions can end up on the same.
+    pub fn promote_onto(&self, name: &str, timeline: u32) {
+        let server = self.server(name);
+        let lsn = server.lsn();
+        let mut state = server.state();
+        (state.primary, state.follows, state.timeline, state.paused_at) = (true, None, timeline, None);
+        lock(&server.log).push((Instant::now(), timeline, lsn));
+    }
+
+    /// Makes a server a replica of another, on its timeline.
+    pub fn follow(&self, name: &str, primary: &str) {
+        let (number, timeline) = {
+            let primary = self.server(primary);
+            (primary.number, primary.state().timeline)
+        };
+        let mut state = self.server(name).state();
+        (state.primary, state.follows, state.timeline) = (false, Some(number), timeline);
+    }
+
+    /// Connections that the pools hold on all servers and that a caller has.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.servers.iter().map(|server| server.connections.load(SeqCst)).sum()
+    }
+
+    /// Statements under way on all servers.
+    #[must_use]
+    pub fn executing(&self) -> u32 {
+        self.servers.iter().map(|server| server.executing.load(SeqCst)).sum()
+    }
+}
+
+impl FakeServer {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Statements that it was sent, probes aside.
+    #[must_use]
+    pub fn statements(&self) -> u32 {
+        self.statements.load(SeqCst)
+    }
+
+    /// Changes how it answers.
+    pub fn set_reach(&self, reach: Reach) {
+        self.reach.send_replace(reach);
+    }
+
+    /// How long each statement takes. Default 1 ms.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// How long after its primary it applies the log. Default zero.
+    pub fn set_apply_lag(&self, lag: Duration) {
+        self.state().apply_lag = lag;
+    }
+
+    /// Pauses replay where it is, or lets it go on.
+    pub fn set_paused(&self, paused: bool) {
+        let lsn = self.lsn();
+        self.state().paused_at = paused.then_some(lsn);
+    }
+
+    /// Ends or restores its WAL receiver: without one its data stands still.
+    pub fn set_receiving(&self, from: Option<u16>) {
+        let lsn = self.lsn();
+        let mut state = self.state();
+        state.follows = from;
+        state.paused_at = from.is_none().then_some(lsn);
+    }
+
+    /// Whether its sessions start read-only.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state().read_only = read_only;
+    }
+
+    /// Makes it a server of another cluster.
+    pub fn set_system_id(&self, system_id: u64) {
+        self.state().system_id = system_id;
+    }
+
+    /// The next `count` connection attempts are refused with 57P03.
+    pub fn refuse_next(&self, count: u32) {
+        self.refusals_left.store(count, SeqCst);
+    }
+
+    /// Writes one record of ten bytes; its position.
+    pub fn append(&self) -> Lsn {
+        let timeline = self.state().timeline;
+        let mut log = lock(&self.log);
+        let last =
+            log.iter().rev().find(|(_, of, _)| *of == timeline).map_or(1_000, |(_, _, lsn)| lsn.as_u64());
+        let lsn = Lsn::from(last + 10);
+        log.push((Instant::now(), timeline, lsn));
+        lsn
+    }
+
+    /// Its position: what a primary wrote, what a replica has replayed.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        let mut state = self.state();
+        if let Some(paused_at) = state.paused_at {
+            return paused_at;
+        }
+        let seen = Instant::now().checked_sub(if state.primary { Duration::ZERO } else { state.apply_lag });
+        let log = lock(&self.log);
+        let applied = log
+            .iter()
+            .rev()
+            .find(|(at, timeline, _)| *timeline == state.timeline && seen.is_some_and(|seen| *at <= seen));
+        let lsn = applied.or(log.first()).map_or(Lsn::default(), |(_, _, lsn)| *lsn);
+        state.applied = state.applied.max(lsn);
+        state.applied
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        *self.reach.borrow()
+    }
+
+    /// Waits while it is frozen; `false` when it then refuses.
+    pub(super) async fn answers(&self) -> bool {
+        let mut reach = self.reach.subscribe();
+        let answer = reach.wait_for(|reach| *reach != Reach::Frozen).await;
+        answer.is_ok_and(|reach| *reach == Reach::Up)
+    }
+
+    /// Ends when it stops to answer with an error.
+    pub(super) async fn breaks(&self) {
+        let mut reach = self.reach.subscribe();
+        let _ = reach.wait_for(|reach| *reach == Reach::Refused).await;
+    }
+}
+
+impl fmt::Debug for FakeCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.servers.iter()).finish()
+    }
+}
+
+impl fmt::Debug for FakeServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeServer")
+            .field("name", &self.name)
+            .field("reach", &self.reach())
+            .field("state", &*self.state())
+            .finish_non_exhaustive()
+    }
+}
