@@ -140,7 +140,7 @@ fn least_stale<'t>(
         .filter(|(index, state)| unserving(topology, state, *index, tried, now).is_none())
         .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
         .collect();
-    known.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    known.sort_unstable_by_key(|(fresh, _)| std::cmp::Reverse(*fresh));
     known.truncate(limits.min_serving);
     let (_, index) = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight())?;
     let state = &topology.nodes[index];

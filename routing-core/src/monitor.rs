@@ -4,6 +4,7 @@
 //! What they see flows into one loop that weighs it and publishes a new picture each time. The loop is watched: if it
 //! ends, it is started again from the last picture, and the picture's age tells how long that took.
 
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,10 +94,9 @@ fn report(old: &Topology, new: &Topology, id: NodeId) {
     if let (Some(before), Some(after)) = (old.node(id), new.node(id)) {
         let node = after.node.name();
         match (&before.blocked, &after.blocked) {
-            (was, Some(why)) if was.as_ref() != Some(why) => {
-                if was.as_ref().map(std::mem::discriminant) != Some(std::mem::discriminant(why)) {
-                    tracing::warn!(node, %why, "node {node} serves no reads: {why}");
-                }
+            // The same refusal with other figures is no transition.
+            (was, Some(why)) if was.as_ref().map(discriminant) != Some(discriminant(why)) => {
+                tracing::warn!(node, %why, "node {node} serves no reads: {why}");
             }
             (Some(_), None) => tracing::info!(node, role = %after.role, "node {node} may serve reads"),
             _ => {}

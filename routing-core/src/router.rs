@@ -20,12 +20,15 @@ use crate::session::Session;
 /// [`run_write`](Self::run_write) a whole transaction that provably was not committed. Nothing else.
 pub struct Router<B: Backend>(Arc<Inner<B>>);
 
-struct Inner<B> {
+struct Inner<B: Backend> {
     cluster: Cluster,
-    pools: ArcSwap<Vec<(NodeId, Arc<B>)>>,
+    options: B::Options,
+    pools: ArcSwap<Pools<B>>,
     /// The epoch whose primary's write pool may hold idle connections.
     epoch: Mutex<u64>,
 }
+
+type Pools<B> = Vec<(NodeId, Arc<B>)>;
 
 impl<B: Backend> Router<B> {
     /// Starts a cluster of its own, with this backend's prober, and routes on it.
@@ -37,21 +40,27 @@ impl<B: Backend> Router<B> {
     /// Outside a tokio runtime.
     pub fn start(config: RouterConfig, options: B::Options) -> Result<Self, ConfigError> {
         let prober = B::prober(&config, &options);
-        Self::new(&Cluster::start(config, prober)?, &options)
+        Self::new(&Cluster::start(config, prober)?, options)
     }
 
     /// Routes on a cluster that others may use too.
     ///
     /// # Errors
     /// [`ConfigError::Backend`] when the driver cannot use a node's URL.
-    pub fn new(cluster: &Cluster, options: &B::Options) -> Result<Self, ConfigError> {
+    pub fn new(cluster: &Cluster, options: B::Options) -> Result<Self, ConfigError> {
         let pools = cluster
             .nodes()
             .iter()
-            .map(|node| Ok((node.id(), Arc::new(B::open(node, cluster.config(), options)?))))
-            .collect::<Result<Vec<_>, ConfigError>>()?;
+            .map(|node| Ok((node.id(), Arc::new(B::open(node, cluster.config(), &options)?))))
+            .collect::<Result<Pools<B>, ConfigError>>()?;
         let pools = ArcSwap::from_pointee(pools);
-        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), pools, epoch: Mutex::new(0) })))
+        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), options, pools, epoch: Mutex::new(0) })))
+    }
+
+    /// What the backend was told.
+    #[must_use]
+    pub fn options(&self) -> &B::Options {
+        &self.0.options
     }
 
     /// The cluster that it routes on.

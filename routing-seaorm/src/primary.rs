@@ -6,7 +6,7 @@ use routing_core::{RouteError, Router};
 use sea_orm::{DatabaseConnection, DbErr, SqlxPostgresConnector};
 use sqlx::postgres::PgPoolOptions;
 
-use crate::backend::{SeaOrm, SeaOrmOptions};
+use crate::backend::SeaOrm;
 use crate::error::{Error, wrap};
 
 /// A SeaORM `DatabaseConnection` to the node that is the primary *now*, for what needs SeaORM's own type: migrations,
@@ -23,7 +23,7 @@ pub async fn connect_primary(router: &Router<SeaOrm>, wait: Duration) -> Result<
     let Some(primary) = topology.primary() else {
         return Err(Error::from(RouteError::NoPrimary(routing_core::Refusals::default())).into());
     };
-    let options = SeaOrmOptions::default().connect_options(&primary.node.config().url).map_err(wrap)?;
+    let options = router.options().connect_options(&primary.node.config().url).map_err(wrap)?;
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(router.cluster().config().connect_timeout)
