@@ -52,6 +52,20 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// In what state a connection is at the end of its lease.
     fn usage(connection: &Self::Connection) -> Usage;
 
+    /// What the connection itself knows of a failure of which the error said `said`: an ORM's error can hide what the
+    /// server sent. By default it knows nothing more.
+    fn diagnose(connection: &Self::Connection, said: Option<Fault>) -> Option<Fault> {
+        let _ = connection;
+        said
+    }
+
+    /// Whether the server has completed no statement on the connection during this lease, so that running the caller's
+    /// closure again repeats nothing. By default `true`: right where a closure runs one statement.
+    fn is_untouched(connection: &Self::Connection) -> bool {
+        let _ = connection;
+        true
+    }
+
     /// Begins a transaction: READ ONLY for [`Access::Read`].
     fn begin(
         connection: &mut Self::Connection,
@@ -87,8 +101,8 @@ pub enum Usage {
     Answered,
     /// It was dropped while a statement ran: that says nothing about the node.
     Abandoned,
-    /// It was lost.
-    Lost,
+    /// It met a fault.
+    Failed(Fault),
 }
 
 /// How full a pool is.

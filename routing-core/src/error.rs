@@ -97,6 +97,32 @@ impl std::fmt::Display for Claims {
     }
 }
 
+/// The server that a new write connection reached is not one to write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotWritable {
+    /// It is a standby.
+    #[error("the server is in recovery: it is a standby")]
+    InRecovery,
+    /// It is out of recovery, and its sessions start read-only: promoted and not ready, or in maintenance.
+    #[error("the server's sessions start read-only")]
+    ReadOnly,
+}
+
+impl NotWritable {
+    /// Checks what a server said of itself to [`pool::SESSION_SQL`](crate::pool::SESSION_SQL).
+    ///
+    /// # Errors
+    /// Why it is not one to write to.
+    pub fn check(in_recovery: bool, read_only: bool) -> Result<(), Self> {
+        match (in_recovery, read_only) {
+            (true, _) => Err(Self::InRecovery),
+            (false, true) => Err(Self::ReadOnly),
+            (false, false) => Ok(()),
+        }
+    }
+}
+
 /// A write whose outcome no one can know: it was sent, and the answer was lost. It may have been committed.
 ///
 /// It is never repeated by the router. An application that must know reads its own data again on the primary, or makes

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::decision::Access;
+
 /// What an error says about the *node*. Most errors (a constraint, a syntax error, a user's cancel, a statement
 /// time-out) say nothing about it and are no fault: the node was used successfully.
 ///
@@ -56,6 +58,36 @@ impl Fault {
         }
     }
 
+    /// What an SQLSTATE of a connection for `access` says about the node (manual, appendix "PostgreSQL Error Codes").
+    #[must_use]
+    pub fn of_sqlstate(code: &str, access: Access) -> Option<Self> {
+        match (code, access) {
+            // admin_shutdown, crash_shutdown: the session is gone.
+            ("57P01" | "57P02", _) => Some(Self::Unreachable),
+            // cannot_connect_now, too_many_connections.
+            ("57P03" | "53300", _) => Some(Self::Refusing),
+            // connection_exception and all of its class.
+            (code, _) if code.starts_with("08") => Some(Self::Unreachable),
+            // serialization_failure, deadlock_detected: on a standby this is how recovery cancels a statement.
+            ("40001" | "40P01", _) => Some(Self::Conflict),
+            // read_only_sql_transaction.
+            ("25006", Access::Write) => Some(Self::NotPrimary),
+            ("25006", Access::Read) => Some(Self::Misrouted),
+            // feature_not_supported, object_not_in_prerequisite_state: "not possible during recovery".
+            ("0A000" | "55000", Access::Read) => Some(Self::Misrouted),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection is of no more use after it.
+    #[must_use]
+    pub fn ends_connection(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Refusing | Self::Unresponsive => true,
+            Self::Saturated | Self::Conflict | Self::NotPrimary | Self::Misrouted => false,
+        }
+    }
+
     /// Whether the node's circuit breaker counts it as a failure.
     ///
     /// `Unresponsive` is not counted here: a slow statement proves nothing, the probe that it triggers does.
@@ -99,6 +131,37 @@ impl fmt::Display for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_sqlstate_says_what_the_table_says() {
+        use Access::{Read, Write};
+        let table = [
+            ("57P01", Read, Some(Fault::Unreachable)),
+            ("57P02", Write, Some(Fault::Unreachable)),
+            ("08006", Read, Some(Fault::Unreachable)),
+            ("08P01", Write, Some(Fault::Unreachable)),
+            ("57P03", Read, Some(Fault::Refusing)),
+            ("53300", Read, Some(Fault::Refusing)),
+            ("40001", Read, Some(Fault::Conflict)),
+            ("40P01", Write, Some(Fault::Conflict)),
+            ("25006", Read, Some(Fault::Misrouted)),
+            ("25006", Write, Some(Fault::NotPrimary)),
+            ("0A000", Read, Some(Fault::Misrouted)),
+            ("0A000", Write, None),
+            ("55000", Read, Some(Fault::Misrouted)),
+            ("55000", Write, None),
+            // The query's own affair: a successful use of the node.
+            ("57014", Read, None),
+            ("23505", Write, None),
+            ("42P01", Read, None),
+            ("25P02", Write, None),
+            ("53100", Write, None),
+            ("28P01", Read, None),
+        ];
+        for (code, access, fault) in table {
+            assert_eq!(Fault::of_sqlstate(code, access), fault, "{code} {access}");
+        }
+    }
 
     #[test]
     fn each_fault_has_the_consequences_of_the_table() {

@@ -191,7 +191,7 @@ impl<B: Backend> Drop for Lease<B> {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
                 Usage::Abandoned => {}
-                Usage::Lost => self.settle(Some(Fault::Unreachable)),
+                Usage::Failed(fault) => self.settle(Some(fault)),
             }
         }
         // The connection goes back before the ticket, which is a field, counts the request out.

@@ -19,6 +19,7 @@ pub mod balance;
 pub mod breaker;
 pub mod evidence;
 pub mod lag;
+pub mod pool;
 pub mod primary;
 pub mod probe;
 #[cfg(feature = "testing")]
@@ -46,6 +47,7 @@ pub mod sql;
 mod status;
 mod topology;
 mod url;
+pub mod wire;
 mod write;
 
 pub use backend::{Backend, Failure, PoolStatus, SendFn, Usage};
@@ -54,7 +56,7 @@ pub use cluster::Cluster;
 pub use config::{ConfigError, ConfigStatus, NodeConfig, RouterConfig};
 pub use consistency::Consistency;
 pub use decision::{Access, Decision, Reason, Refusal, Refusals};
-pub use error::{Claims, CommitUnknown, RouteError};
+pub use error::{Claims, CommitUnknown, NotWritable, RouteError};
 pub use fault::Fault;
 pub use lease::Lease;
 pub use lsn::{InvalidLsn, Lsn, Position, SystemId, Timeline};

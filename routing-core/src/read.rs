@@ -98,7 +98,7 @@ impl<B: Backend> Routed<B> {
                         self.session.keep_to(id);
                         return Ok((value, lease));
                     }
-                    Err(error) => match error.fault(Access::Read) {
+                    Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {
                         Some(fault) if !(fault.needs_primary() && lease.is_on_primary()) => (fault, Some(error)),
                         // It says nothing about the node, or asks for the primary, which has just said it.
                         _ => {

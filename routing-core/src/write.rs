@@ -21,6 +21,16 @@ enum Step<T, E> {
     Cut,
 }
 
+impl<T, E> Step<T, E> {
+    /// The same with what the connection itself knows of a failure.
+    fn diagnosed<B: Backend>(self, connection: &B::Connection) -> Self {
+        match self {
+            Self::Failed(error, said) => Self::Failed(error, B::diagnose(connection, said)),
+            step => step,
+        }
+    }
+}
+
 impl<B: Backend> Routed<B> {
     /// A connection for writing, to the proven primary.
     ///
@@ -74,15 +84,16 @@ impl<B: Backend> Routed<B> {
                 self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.session.mark_wrote();
             let epoch = lease.epoch();
-            let step = self.unless_cut(epoch, f.clone()(&mut lease)).await;
+            let step = self.unless_cut(epoch, f.clone()(&mut lease)).await.diagnosed::<B>(&lease);
             let node = lease.node().clone();
+            let untouched = B::is_untouched(&lease);
             match step {
                 Step::Done(value) => return Ok((value, lease)),
                 Step::Failed(error, fault) => {
                     lease.end(fault.filter(|fault| *fault != Fault::Conflict));
                     match fault {
-                        Some(Fault::NotPrimary) if Instant::now() < deadline => {
-                            self.await_news(deadline).await
+                        Some(Fault::NotPrimary) if untouched && Instant::now() < deadline => {
+                            self.await_news(deadline).await;
                         }
                         Some(Fault::Unreachable | Fault::Unresponsive) => {
                             let why = error.to_string().into();
@@ -120,6 +131,7 @@ impl<B: Backend> Routed<B> {
                 self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             let epoch = lease.epoch();
             let step = self.unless_cut(epoch, transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
+            let step = step.diagnosed::<B>(&lease);
             let (error, fault) = match step {
                 Step::Done(value) => match self.commit::<E>(lease).await? {
                     None => return Ok(value),
@@ -162,7 +174,8 @@ impl<B: Backend> Routed<B> {
         let node = lease.node().clone();
         let epoch = lease.epoch();
         let committing = async { B::commit(&mut lease).await };
-        match self.unless_cut_by(epoch, committing, |error| B::classify(error, Access::Write)).await {
+        let step = self.unless_cut_by(epoch, committing, |error| B::classify(error, Access::Write)).await;
+        match step.diagnosed::<B>(&lease) {
             Step::Done(()) => {
                 lease.end(None);
                 Ok(None)

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::pool::{Pool, spawn_reaper};
+use crate::pool::{Pool, SqlxConnector};
 use crate::prober::SeaOrmProber;
 use crate::read::ReadHandle;
 use crate::write::WriteHandle;
@@ -64,12 +64,8 @@ impl Backend for SeaOrm {
         let connect = options
             .connect_options(&node.config().url)
             .map_err(|_| refused("the driver cannot read the parameters of its URL"))?;
-        let pool = |access| {
-            Pool::new(node, access, connect.clone(), config).map_err(|error| refused(&error.to_string()))
-        };
-        let (read, write) = (pool(Access::Read)?, pool(Access::Write)?);
-        spawn_reaper([read.clone(), write.clone()], config.idle_timeout);
-        Ok(Self { read, write })
+        let pool = |access| Pool::new(node, access, SqlxConnector::new(connect.clone(), access), config);
+        Ok(Self { read: pool(Access::Read), write: pool(Access::Write) })
     }
 
     fn prober(_: &RouterConfig, options: &SeaOrmOptions) -> Arc<dyn Prober> {

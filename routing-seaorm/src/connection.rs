@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool::managed::Object;
-use routing_core::{Usage, sql};
+use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
+use routing_core::{Fault, Usage, sql};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -16,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
 use crate::error::wrap;
 use crate::fault::ends_connection;
-use crate::pool::{Manager, Physical, terminate};
+use crate::pool::{Physical, Pooled, terminate};
 
 /// A connection out of a node's pool. It implements SeaORM's `ConnectionTrait`; statements on it are not repeated.
 ///
@@ -26,7 +25,7 @@ use crate::pool::{Manager, Physical, terminate};
 pub struct Connection(Arc<Held>);
 
 struct Held {
-    object: Arc<Mutex<Option<Object<Manager>>>>,
+    object: Arc<Mutex<Option<Pooled>>>,
     flags: Flags,
 }
 
@@ -42,22 +41,15 @@ struct Flags {
     transaction: AtomicBool,
 }
 
-/// What brings a session back to how it started, its prepared statements aside, which the driver goes on using.
-const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
-     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
-
-/// How long that may take.
-const RESET_TIMEOUT: Duration = Duration::from_secs(2);
-
 impl Connection {
-    pub(crate) fn new(object: Object<Manager>) -> Self {
+    pub(crate) fn new(object: Pooled) -> Self {
         Self(Arc::new(Held { object: Arc::new(Mutex::new(Some(object))), flags: Flags::default() }))
     }
 
     pub(crate) fn usage(&self) -> Usage {
         let flags = &self.0.flags;
         if flags.lost.load(Relaxed) {
-            Usage::Lost
+            Usage::Failed(Fault::Unreachable)
         } else if flags.busy.load(Relaxed) {
             Usage::Abandoned
         } else {
@@ -132,7 +124,7 @@ impl Flags {
 }
 
 struct Open<'a> {
-    guard: MutexGuard<'a, Option<Object<Manager>>>,
+    guard: MutexGuard<'a, Option<Pooled>>,
     flags: &'a Flags,
 }
 
@@ -149,7 +141,7 @@ impl Open<'_> {
 
 /// The physical connection for rows that are still to be read. It counts as busy until they are.
 pub(crate) struct OpenRows {
-    guard: OwnedMutexGuard<Option<Object<Manager>>>,
+    guard: OwnedMutexGuard<Option<Pooled>>,
     held: Arc<Held>,
 }
 
@@ -165,7 +157,7 @@ impl OpenRows {
     }
 }
 
-fn physical(object: &mut Option<Object<Manager>>) -> &mut PgConnection {
+fn physical(object: &mut Option<Pooled>) -> &mut PgConnection {
     // Only `Held::drop` takes it out.
     &mut object.as_mut().expect("a connection holds its object until it is dropped").connection
 }
@@ -224,15 +216,13 @@ impl Drop for Held {
         if !lost && !busy && !unclean {
             return;
         }
-        let Some(pool) = Object::pool(&object) else { return };
         let runtime = tokio::runtime::Handle::try_current().ok();
         match runtime {
             // Dropping what was taken out closes it.
-            _ if lost => drop(Object::take(object)),
-            None => drop(Object::take(object)),
+            _ if lost => drop(object.discard()),
+            None => drop(object.discard()),
             Some(runtime) if busy => {
-                let options = pool.manager().options().clone();
-                runtime.spawn(terminate(options, Object::take(object)));
+                runtime.spawn(terminate(object.discard()));
             }
             Some(runtime) => {
                 let transaction = flags.transaction.load(Relaxed);
@@ -243,7 +233,7 @@ impl Drop for Held {
 }
 
 /// Brings a connection back to how it started and gives it back; closes it when that fails.
-async fn restore(mut object: Object<Manager>, transaction: bool, dirty: bool) {
+async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
     let restoring = async {
         let Physical { connection, .. } = &mut *object;
         if transaction {
@@ -254,15 +244,15 @@ async fn restore(mut object: Object<Manager>, transaction: bool, dirty: bool) {
         }
         Ok::<_, sqlx::Error>(())
     };
-    match tokio::time::timeout(RESET_TIMEOUT, restoring).await {
+    match tokio::time::timeout(CLEANUP_TIMEOUT, restoring).await {
         Ok(Ok(())) => drop(object),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a connection could not be reset and is closed");
-            drop(Object::take(object));
+            drop(object.discard());
         }
         Err(_) => {
             tracing::debug!("resetting a connection took too long; it is closed");
-            drop(Object::take(object));
+            drop(object.discard());
         }
     }
 }

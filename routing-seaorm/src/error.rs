@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use routing_core::pool::CheckoutError;
 use routing_core::{Access, CommitUnknown, Failure, Fault, RouteError};
 use sea_orm::{DbErr, RuntimeErr};
 
@@ -31,18 +32,14 @@ pub enum Error {
     Database(#[from] DbErr),
 }
 
-/// The server that a new write connection reached is not one to write to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotWritable {
-    #[error("the server is in recovery: it is a standby")]
-    InRecovery,
-    #[error("the server's sessions start read-only")]
-    ReadOnly,
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(wrap(error))
+impl From<CheckoutError<sqlx::Error>> for Error {
+    fn from(error: CheckoutError<sqlx::Error>) -> Self {
+        match error {
+            CheckoutError::Driver(error) => Self::Database(wrap(error)),
+            CheckoutError::Saturated => Self::Saturated,
+            CheckoutError::Unresponsive(step) => Self::Unresponsive(step),
+            _ => Self::Closed,
+        }
     }
 }
 

@@ -196,7 +196,7 @@ impl Backend for FakeBackend {
 
     fn usage(connection: &FakeConnection) -> Usage {
         if connection.lost.load(SeqCst) {
-            Usage::Lost
+            Usage::Failed(Fault::Unreachable)
         } else if connection.busy.load(SeqCst) {
             Usage::Abandoned
         } else {

@@ -1,0 +1,260 @@
+//! Keeping connections: the part of a pool that does not depend on the driver.
+//!
+//! It is deadpool with what a router needs beside it: each time-out names its step, so that a busy pool is told apart
+//! from a silent server; connections end when they are too old or idle for too long; one that was idle for long, or is
+//! older than the monitor's own connection, is checked before use instead of each one each time.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{
+    self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
+};
+use deadpool::{Runtime, Status};
+
+use crate::backend::PoolStatus;
+use crate::config::RouterConfig;
+use crate::decision::Access;
+use crate::node::Node;
+
+/// Asked once on each new connection: the server process, whether the server is in recovery, and whether its sessions
+/// start read-only. One row; the write pool refuses a server by its answer (see
+/// [`NotWritable::check`](crate::NotWritable::check)).
+pub const SESSION_SQL: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), \
+     pg_catalog.current_setting('transaction_read_only') = 'on'";
+
+/// Brings a session back to how it started: what `DISCARD ALL` does, its prepared statements aside, which the drivers go
+/// on using.
+pub const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// How long a reset, or the end of an abandoned statement on the server, may take.
+pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The start-up option that makes a session read-only. Unlike a `SET` it survives `RESET ALL`, and it holds on the
+/// primary as well.
+pub const READ_ONLY_OPTION: (&str, &str) = ("default_transaction_read_only", "on");
+
+/// Opens and checks the connections of one pool.
+pub trait Connector: Send + Sync + 'static {
+    /// A connection.
+    type Connection: Send;
+    /// What opening or checking one fails with.
+    type Error: Send;
+
+    /// Opens a connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what it opened.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// Makes one round trip on a connection that was idle.
+    ///
+    /// # Cancel safety
+    /// After a dropped future the connection is not used again.
+    fn check(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Why a pool gave no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckoutError<E> {
+    /// All connections were in use for too long. It says nothing about the server.
+    #[error("no connection of the pool was free in time")]
+    Saturated,
+    /// The server did not answer in time.
+    #[error("the server did not answer in time while {0}")]
+    Unresponsive(&'static str),
+    /// The pool was closed.
+    #[error("the pool is closed")]
+    Closed,
+    /// The driver's error.
+    #[error("{0}")]
+    Driver(E),
+}
+
+/// A connection of a pool. Dropping it gives it back; [`discard`](Self::discard) takes it out.
+pub struct Pooled<C: Connector>(Object<Keeper<C>>);
+
+/// A kept connection with what its checks need.
+struct Kept<T> {
+    connection: T,
+    /// The node's generation when it was opened or last checked.
+    generation: u64,
+    /// How old it may become; drawn for each, so that a pool does not renew itself all at once.
+    lifetime: Duration,
+}
+
+struct Keeper<C> {
+    connector: C,
+    node: Arc<Node>,
+    check_after_idle: Duration,
+    idle_timeout: Duration,
+    max_lifetime: Duration,
+}
+
+impl<C: Connector> Manager for Keeper<C> {
+    type Type = Kept<C::Connection>;
+    type Error = C::Error;
+
+    async fn create(&self) -> Result<Self::Type, C::Error> {
+        let generation = self.node.generation();
+        let connection = self.connector.connect().await?;
+        let lifetime = self.max_lifetime.mul_f64(1.0 - 0.2 * fastrand::f64());
+        Ok(Kept { connection, generation, lifetime })
+    }
+
+    async fn recycle(&self, kept: &mut Self::Type, metrics: &Metrics) -> RecycleResult<C::Error> {
+        let idle = metrics.last_used();
+        if metrics.age() > kept.lifetime || idle > self.idle_timeout {
+            return Err(RecycleError::message("too old, or idle for too long"));
+        }
+        let generation = self.node.generation();
+        if kept.generation != generation || idle > self.check_after_idle {
+            self.connector.check(&mut kept.connection).await.map_err(RecycleError::Backend)?;
+            kept.generation = generation;
+        }
+        Ok(())
+    }
+}
+
+/// One node's connections for one kind of access. Clones share them.
+pub struct Pool<C: Connector>(managed::Pool<Keeper<C>>);
+
+impl<C: Connector> Pool<C> {
+    /// A pool without connections: it opens them as they are asked for. A task closes idle ones that are too old for as
+    /// long as the pool is used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn new(node: &Arc<Node>, access: Access, connector: C, config: &RouterConfig) -> Self {
+        let size = match access {
+            Access::Read => config.read_pool_size,
+            Access::Write => config.write_pool_size,
+        };
+        let keeper = Keeper {
+            connector,
+            node: node.clone(),
+            check_after_idle: config.check_after_idle,
+            idle_timeout: config.idle_timeout,
+            max_lifetime: config.max_lifetime,
+        };
+        let pool = managed::Pool::builder(keeper)
+            .max_size(size as usize)
+            // A busy pool must be told apart from a silent server, so it has to be the first to give up.
+            .wait_timeout(Some(config.checkout_timeout.mul_f64(0.75)))
+            .create_timeout(Some(config.connect_timeout))
+            .recycle_timeout(Some(config.checkout_timeout.mul_f64(0.5)))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .unwrap_or_else(|_| unreachable!("time-outs have the runtime that they need"));
+        let pool = Self(pool);
+        pool.spawn_reaper(config.idle_timeout);
+        pool
+    }
+
+    /// Takes a connection out, or opens one.
+    ///
+    /// # Errors
+    /// [`CheckoutError`] says which step failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaks neither a connection nor a place.
+    pub async fn get(&self) -> Result<Pooled<C>, CheckoutError<C::Error>> {
+        self.0.get().await.map(Pooled).map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => CheckoutError::Saturated,
+            PoolError::Timeout(TimeoutType::Create) => CheckoutError::Unresponsive("connecting"),
+            PoolError::Timeout(TimeoutType::Recycle) => {
+                CheckoutError::Unresponsive("checking an idle connection")
+            }
+            PoolError::Backend(error) => CheckoutError::Driver(error),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                CheckoutError::Closed
+            }
+        })
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let Status { max_size, size, available, waiting } = self.0.status();
+        PoolStatus { max: max_size, open: size, idle: available, waiting }
+    }
+
+    /// Closes all idle connections.
+    pub fn retire(&self) {
+        self.0.retain(|_, _| false);
+    }
+
+    /// Closes it: no checkout succeeds afterwards, and connections in use are closed when they come back.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    fn spawn_reaper(&self, idle_timeout: Duration) {
+        let interval = REAP_INTERVAL.min(idle_timeout / 2).max(Duration::from_millis(10));
+        // Weak: a forgotten pool ends its reaper.
+        let pool = self.0.weak();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(pool) = pool.upgrade().filter(|pool: &managed::Pool<Keeper<C>>| !pool.is_closed())
+                else {
+                    return;
+                };
+                pool.retain(|kept, metrics| {
+                    metrics.last_used() <= idle_timeout && metrics.age() <= kept.lifetime
+                });
+            }
+        });
+    }
+}
+
+/// How often idle connections are looked through, at most.
+const REAP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl<C: Connector> Pooled<C> {
+    /// Takes the connection out of the pool, which may open another in its place.
+    #[must_use]
+    pub fn discard(self) -> C::Connection {
+        Object::take(self.0).connection
+    }
+}
+
+impl<C: Connector> std::ops::Deref for Pooled<C> {
+    type Target = C::Connection;
+
+    fn deref(&self) -> &C::Connection {
+        &self.0.connection
+    }
+}
+
+impl<C: Connector> std::ops::DerefMut for Pooled<C> {
+    fn deref_mut(&mut self) -> &mut C::Connection {
+        &mut self.0.connection
+    }
+}
+
+impl<C: Connector> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Connector> fmt::Debug for Pool<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.status()).finish()
+    }
+}
+
+impl<C: Connector> fmt::Debug for Pooled<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pooled").finish_non_exhaustive()
+    }
+}

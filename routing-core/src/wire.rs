@@ -1,0 +1,342 @@
+//! What the bytes of a connection say about its session.
+//!
+//! A driver's error can hide the SQLSTATE that the server sent, and a dropped future does not tell whether the server
+//! still works for it. The bytes do: this reads the frames of PostgreSQL's protocol 3 (manual, "Frontend/Backend
+//! Protocol") as they pass in either direction, without changing them, and keeps what a pool must know. It is pure: an
+//! adapter feeds it from around its socket.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crate::decision::Access;
+use crate::fault::Fault;
+use crate::sql::keeps_session_state;
+
+/// The state of one session, shared between the socket and the pool.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Answers that the server owes: each Sync, simple query or function call is answered by one ReadyForQuery.
+    owed: AtomicI64,
+    /// The last ReadyForQuery's status: `I`dle, in a `T`ransaction, in a failed one (`E`). 0 before the first.
+    status: AtomicU8,
+    /// Commands completed during this lease.
+    completed: AtomicU32,
+    /// The driver has let go of the socket.
+    ended: AtomicBool,
+    /// A statement that may keep session state was sent. It stays set: a prepared one can be run again unseen.
+    keeps_state: AtomicBool,
+    /// The SQLSTATE of the last error during this lease.
+    last_error: Mutex<Option<[u8; 5]>>,
+}
+
+impl Wire {
+    /// A session before its start-up message.
+    #[must_use]
+    pub fn new() -> Self {
+        // The start-up is answered by a ReadyForQuery as well.
+        Self { owed: AtomicI64::new(1), ..Self::default() }
+    }
+
+    /// A new lease begins: what earlier ones did is forgotten.
+    pub fn begin_lease(&self) {
+        self.completed.store(0, Relaxed);
+        *self.error() = None;
+    }
+
+    /// What was sent so far counts as the session's own set-up: it keeps no state.
+    pub fn set_up(&self) {
+        self.keeps_state.store(false, Relaxed);
+        self.begin_lease();
+    }
+
+    /// The driver has let go of the socket.
+    pub fn end(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// Whether the driver has let go of the socket.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Whether the server owes an answer: it may still work.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.owed.load(Relaxed) > 0
+    }
+
+    /// Whether a transaction is open, be it failed.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        matches!(self.status.load(Relaxed), b'T' | b'E')
+    }
+
+    /// Whether a command was completed during this lease.
+    #[must_use]
+    pub fn has_completed(&self) -> bool {
+        self.completed.load(Relaxed) > 0
+    }
+
+    /// Whether session state may have been set.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        self.keeps_state.load(Relaxed)
+    }
+
+    /// What the last error of this lease, or the end of the connection, says about the node.
+    #[must_use]
+    pub fn fault(&self, access: Access) -> Option<Fault> {
+        let sent = self.error().and_then(|code| Fault::of_sqlstate(std::str::from_utf8(&code).ok()?, access));
+        match sent {
+            Some(fault) => Some(fault),
+            None if self.has_ended() => Some(Fault::Unreachable),
+            None => None,
+        }
+    }
+
+    fn error(&self) -> std::sync::MutexGuard<'_, Option<[u8; 5]>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self, kind: u8, body: &[u8]) {
+        match kind {
+            b'Z' => {
+                self.status.store(body.first().copied().unwrap_or(0), Relaxed);
+                self.owed.fetch_sub(1, Relaxed);
+            }
+            b'C' => {
+                self.completed.fetch_add(1, Relaxed);
+            }
+            b'E' => *self.error() = sqlstate(body),
+            _ => {}
+        }
+    }
+
+    fn sent(&self, kind: u8, body: &[u8], whole: bool) {
+        match kind {
+            b'Q' => {
+                self.owed.fetch_add(1, Relaxed);
+                self.note(body, whole);
+            }
+            b'S' | b'F' => {
+                self.owed.fetch_add(1, Relaxed);
+            }
+            // Parse: the name of the prepared statement, then its text.
+            b'P' => {
+                let text = body.iter().position(|byte| *byte == 0).map_or(body, |end| &body[end + 1..]);
+                self.note(text, whole);
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&self, text: &[u8], whole: bool) {
+        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        let ordinary = whole && std::str::from_utf8(&text[..end]).is_ok_and(|sql| !keeps_session_state(sql));
+        if !ordinary {
+            self.keeps_state.store(true, Relaxed);
+        }
+    }
+}
+
+/// The field `C` of an ErrorResponse: fields are a letter and a text that ends with a zero byte.
+fn sqlstate(body: &[u8]) -> Option<[u8; 5]> {
+    body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C")?.try_into().ok())
+}
+
+/// How much of a message is kept to look into. Longer statements count as keeping session state.
+const KEPT: usize = 64 * 1_024;
+
+/// Cuts a stream of bytes, as they come, into messages: a letter, a length of four bytes that counts itself, a body.
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; 5],
+    /// Bytes of the header that are there. The start-up message has no letter: its header starts at the second byte.
+    filled: usize,
+    /// Bytes of the body that are still to come.
+    left: usize,
+    body: Vec<u8>,
+    whole: bool,
+}
+
+impl Frames {
+    fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        wanted: impl Fn(u8) -> bool,
+        mut message: impl FnMut(u8, &[u8], bool),
+    ) {
+        while !bytes.is_empty() {
+            if self.filled < self.header.len() {
+                let count = bytes.len().min(self.header.len() - self.filled);
+                self.header[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+                self.filled += count;
+                bytes = &bytes[count..];
+                if self.filled < self.header.len() {
+                    return;
+                }
+                let [_, length @ ..] = self.header;
+                self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+                self.body.clear();
+                self.whole = true;
+            }
+            let count = bytes.len().min(self.left);
+            if wanted(self.header[0]) {
+                let room = KEPT.saturating_sub(self.body.len()).min(count);
+                self.whole &= room == count;
+                self.body.extend_from_slice(&bytes[..room]);
+            }
+            self.left -= count;
+            bytes = &bytes[count..];
+            if self.left == 0 {
+                message(self.header[0], &self.body, self.whole);
+                self.filled = 0;
+            }
+        }
+    }
+}
+
+/// Reads what the server sends.
+#[derive(Debug, Default)]
+pub struct FromServer(Frames);
+
+impl FromServer {
+    /// Takes in the next bytes.
+    pub fn feed(&mut self, bytes: &[u8], wire: &Wire) {
+        let wanted = |kind| matches!(kind, b'Z' | b'E');
+        self.0.feed(bytes, wanted, |kind, body, _| wire.received(kind, body));
+    }
+}
+
+/// Reads what the client sends.
+#[derive(Debug)]
+pub struct FromClient(Frames);
+
+impl Default for FromClient {
+    fn default() -> Self {
+        // The first message, and only that, has no letter.
+        Self(Frames { filled: 1, ..Frames::default() })
+    }
+}
+
+impl FromClient {
+    /// Takes in the next bytes.
+    pub fn feed(&mut self, bytes: &[u8], wire: &Wire) {
+        let wanted = |kind| matches!(kind, b'Q' | b'P');
+        self.0.feed(bytes, wanted, |kind, body, whole| wire.sent(kind, body, whole));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind], &length[..], body].concat()
+    }
+
+    fn startup() -> Vec<u8> {
+        message(b'x', b"\0\x03\0\0user\0app\0\0")[1..].to_vec()
+    }
+
+    fn error(code: &str) -> Vec<u8> {
+        message(b'E', format!("SFATAL\0VFATAL\0C{code}\0Mterminating\0\0").as_bytes())
+    }
+
+    /// A session that is open and idle.
+    fn open() -> (Wire, FromClient, FromServer) {
+        let (wire, mut client, mut server) = (Wire::new(), FromClient::default(), FromServer::default());
+        assert!(wire.is_busy());
+        client.feed(&startup(), &wire);
+        server.feed(&[message(b'R', b"\0\0\0\0"), message(b'Z', b"I")].concat(), &wire);
+        assert!(!wire.is_busy() && !wire.keeps_state());
+        (wire, client, server)
+    }
+
+    #[test]
+    fn it_knows_whether_an_answer_is_owed_and_whether_a_transaction_is_open() {
+        let (wire, mut client, mut server) = open();
+        client.feed(&message(b'Q', b"BEGIN\0"), &wire);
+        assert!(wire.is_busy());
+        server.feed(&[message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat(), &wire);
+        assert!(!wire.is_busy() && wire.in_transaction() && wire.has_completed());
+
+        let statement = [
+            message(b'P', b"s1\0SELECT 1\0\0\0"),
+            message(b'B', b""),
+            message(b'E', b""),
+            message(b'S', b""),
+        ];
+        client.feed(&statement.concat(), &wire);
+        server.feed(&[error("40P01"), message(b'Z', b"E")].concat(), &wire);
+        assert!(!wire.is_busy() && wire.in_transaction());
+        assert_eq!(wire.fault(Access::Read), Some(Fault::Conflict));
+        wire.begin_lease();
+        assert_eq!((wire.fault(Access::Read), wire.has_completed()), (None, false));
+    }
+
+    #[test]
+    fn it_sees_the_fatal_error_that_ends_a_session() {
+        let (wire, mut client, mut server) = open();
+        client.feed(&message(b'S', b""), &wire);
+        server.feed(&error("57P01"), &wire);
+        assert_eq!(wire.fault(Access::Write), Some(Fault::Unreachable));
+        assert!(wire.is_busy());
+    }
+
+    #[test]
+    fn an_end_without_a_word_is_a_fault_as_well() {
+        let (wire, _, _) = open();
+        wire.end();
+        assert_eq!(wire.fault(Access::Read), Some(Fault::Unreachable));
+    }
+
+    #[test]
+    fn statements_that_keep_state_are_seen_prepared_or_not() {
+        for (kind, body, keeps) in [
+            (b'Q', &b"SELECT 1\0"[..], false),
+            (b'Q', b"SET x = 1\0", true),
+            (b'P', b"s7\0SELECT 1\0\0\0", false),
+            (b'P', b"\0LISTEN c\0\0\0", true),
+        ] {
+            let (wire, mut client, _) = open();
+            client.feed(&message(kind, body), &wire);
+            assert_eq!(wire.keeps_state(), keeps, "{}", String::from_utf8_lossy(body));
+        }
+        let (wire, mut client, _) = open();
+        client.feed(&message(b'Q', &vec![b' '; KEPT + 1]), &wire);
+        assert!(wire.keeps_state(), "what is too long to look into is not trusted");
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_where_the_stream_is_cut(cuts in prop::collection::vec(1_usize..9, 1..200)) {
+            let (wire, mut client, mut server) = open();
+            let sent = [message(b'P', b"s\0SET x = 1\0\0\0"), message(b'S', b""), message(b'Q', b"BEGIN\0")].concat();
+            let received = [message(b'1', b""), message(b'Z', b"I"), error("57P03"), message(b'Z', b"T")].concat();
+            let mut cuts = cuts.iter().cycle();
+            let mut pieces = |bytes: &[u8], feed: &mut dyn FnMut(&[u8])| {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let (piece, tail) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+                    feed(piece);
+                    rest = tail;
+                }
+            };
+            pieces(&sent, &mut |piece| client.feed(piece, &wire));
+            pieces(&received, &mut |piece| server.feed(piece, &wire));
+            prop_assert!(!wire.is_busy() && wire.in_transaction() && wire.keeps_state());
+            prop_assert_eq!(wire.fault(Access::Read), Some(Fault::Refusing));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let (wire, mut client, mut server) = open();
+            client.feed(&bytes, &wire);
+            server.feed(&bytes, &wire);
+        }
+    }
+}

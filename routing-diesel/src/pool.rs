@@ -1,0 +1,141 @@
+//! Opening, checking and ending connections.
+
+use std::sync::Arc;
+
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
+use routing_core::wire::Wire;
+use routing_core::{Access, NotWritable};
+use tokio::task::AbortHandle;
+use tokio_postgres::{CancelToken, Config, NoTls, SimpleQueryMessage};
+
+use crate::error::{ConnectError, lost};
+use crate::session::{Watched, open};
+
+/// One node's connections for one kind of access.
+pub(crate) type Pool = pool::Pool<DieselConnector>;
+
+/// A connection out of a pool.
+pub(crate) type Pooled = pool::Pooled<DieselConnector>;
+
+/// An open connection.
+pub(crate) struct Physical {
+    pub(crate) connection: AsyncPgConnection,
+    pub(crate) wire: Arc<Wire>,
+    cancel: CancelToken,
+    config: Arc<Config>,
+    /// The task that moves the bytes. Ending it closes the socket.
+    driver: AbortHandle,
+}
+
+impl Drop for Physical {
+    fn drop(&mut self) {
+        // Without its client the driver says goodbye to the server and ends, unless an answer is still owed.
+        if self.wire.is_busy() {
+            self.driver.abort();
+        }
+    }
+}
+
+/// Opens and checks connections of one node for one kind of access.
+#[derive(Debug)]
+pub(crate) struct DieselConnector {
+    config: Arc<Config>,
+    access: Access,
+}
+
+impl DieselConnector {
+    pub(crate) fn new(mut config: Config, access: Access) -> Self {
+        // Diesel wants UTC, and sets it with a statement that RESET ALL would undo.
+        let mut options = format!("{} -c TimeZone=UTC", config.get_options().unwrap_or_default());
+        if access == Access::Read {
+            let (name, value) = READ_ONLY_OPTION;
+            options += &format!(" -c {name}={value}");
+        }
+        config.options(options.trim_start());
+        Self { config: Arc::new(config), access }
+    }
+}
+
+impl Connector for DieselConnector {
+    type Connection = Physical;
+    type Error = ConnectError;
+
+    async fn connect(&self) -> Result<Physical, ConnectError> {
+        let wire = Arc::new(Wire::new());
+        let stream = Watched::new(open(&self.config).await?, wire.clone());
+        let (client, mut connection) = self.config.connect_raw(stream, NoTls).await?;
+        let ending = wire.clone();
+        let driver = tokio::spawn(async move {
+            if let Err(error) = (&mut connection).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+            // Before the socket goes, so that whoever sees it gone knows why.
+            ending.end();
+        });
+        // From here on a dropped future ends the driver.
+        let guard = Guard(driver.abort_handle());
+        if self.access == Access::Write {
+            let (in_recovery, read_only) = role(&client.simple_query(SESSION_SQL).await?);
+            NotWritable::check(in_recovery, read_only)?;
+        }
+        let cancel = client.cancel_token();
+        let connection = AsyncPgConnection::try_from(client).await?;
+        wire.set_up();
+        let driver = guard.disarm();
+        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver })
+    }
+
+    async fn check(&self, physical: &mut Physical) -> Result<(), ConnectError> {
+        if physical.wire.has_ended() {
+            return Err(diesel::ConnectionError::CouldntSetupConfiguration(lost("it has ended")).into());
+        }
+        // The empty statement: one round trip that no server log shows.
+        let answer = physical.connection.batch_execute("").await;
+        answer.map_err(|error| diesel::ConnectionError::CouldntSetupConfiguration(error).into())
+    }
+}
+
+/// Ends a task unless it is disarmed.
+struct Guard(AbortHandle);
+
+impl Guard {
+    fn disarm(self) -> AbortHandle {
+        let handle = self.0.clone();
+        std::mem::forget(self);
+        handle
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the answer to [`SESSION_SQL`] says of the server's role: in recovery, read-only. An unreadable answer is not
+/// one to write to.
+fn role(answer: &[SimpleQueryMessage]) -> (bool, bool) {
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let column = |index| row.and_then(|row| row.get(index)) != Some("f");
+    (column(1), column(2))
+}
+
+/// Cancels the statement on the server, then closes the connection.
+pub(crate) async fn terminate(physical: Physical) {
+    let cancelling = async {
+        let stream = open(&physical.config).await?;
+        physical.cancel.cancel_query_raw(stream, NoTls).await?;
+        Ok::<_, ConnectError>(())
+    };
+    match tokio::time::timeout(CLEANUP_TIMEOUT, cancelling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "an abandoned statement could not be cancelled on the server")
+        }
+        Err(_) => tracing::debug!("cancelling an abandoned statement on the server took too long"),
+    }
+}
