@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
-use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
-use routing_core::{Fault, Usage, sql};
+use routing_core::Usage;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -14,8 +12,8 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
 use crate::error::wrap;
-use crate::fault::ends_connection;
-use crate::pool::{Physical, Pooled, terminate};
+use crate::pool::Pooled;
+use crate::session::Session;
 
 /// A connection out of a node's pool. It implements SeaORM's `ConnectionTrait`; statements on it are not repeated.
 ///
@@ -26,44 +24,25 @@ pub struct Connection(Arc<Held>);
 
 struct Held {
     object: Arc<Mutex<Option<Pooled>>>,
-    flags: Flags,
-}
-
-#[derive(Default)]
-struct Flags {
-    /// A statement was sent and its answer has not been read to the end.
-    busy: AtomicBool,
-    /// The driver or the server ended the connection.
-    lost: AtomicBool,
-    /// Session state may have been set.
-    dirty: AtomicBool,
-    /// A transaction is open.
-    transaction: AtomicBool,
+    session: Session,
 }
 
 impl Connection {
     pub(crate) fn new(object: Pooled) -> Self {
-        Self(Arc::new(Held { object: Arc::new(Mutex::new(Some(object))), flags: Flags::default() }))
+        Self(Arc::new(Held { object: Arc::new(Mutex::new(Some(object))), session: Session::default() }))
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        let flags = &self.0.flags;
-        if flags.lost.load(Relaxed) {
-            Usage::Failed(Fault::Unreachable)
-        } else if flags.busy.load(Relaxed) {
-            Usage::Abandoned
-        } else {
-            Usage::Answered
-        }
+        self.0.session.usage()
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.0.flags.lost.load(Relaxed)
+        self.0.session.is_lost()
     }
 
     /// Runs `BEGIN …`; from now on a drop rolls back.
     pub(crate) async fn begin(&self, sql: &str) -> Result<(), DbErr> {
-        self.0.flags.transaction.store(true, Relaxed);
+        self.0.session.set_transaction(true);
         self.command(sql).await
     }
 
@@ -71,7 +50,7 @@ impl Connection {
     pub(crate) async fn finish(&self, sql: &str) -> Result<(), DbErr> {
         let outcome = self.command(sql).await;
         if outcome.is_ok() {
-            self.0.flags.transaction.store(false, Relaxed);
+            self.0.session.set_transaction(false);
         }
         outcome
     }
@@ -87,45 +66,21 @@ impl Connection {
     /// leaves it marked.
     async fn open(&self) -> Result<Open<'_>, DbErr> {
         let guard = self.0.object.lock().await;
-        self.0.flags.occupy()?;
-        Ok(Open { guard, flags: &self.0.flags })
-    }
-
-    fn note(&self, sql: &str) {
-        if sql::keeps_session_state(sql) {
-            self.0.flags.dirty.store(true, Relaxed);
-        }
+        self.0.session.occupy()?;
+        Ok(Open { guard, session: &self.0.session })
     }
 
     pub(crate) async fn open_owned(&self, sql: &str) -> Result<OpenRows, DbErr> {
-        self.note(sql);
+        self.0.session.note(sql);
         let guard = self.0.object.clone().lock_owned().await;
-        self.0.flags.occupy()?;
+        self.0.session.occupy()?;
         Ok(OpenRows { guard, held: self.0.clone() })
-    }
-}
-
-impl Flags {
-    fn occupy(&self) -> Result<(), DbErr> {
-        if self.lost.load(Relaxed) || self.busy.swap(true, Relaxed) {
-            let message =
-                "the connection was lost, or left in the middle of a statement; it takes no more statements";
-            return Err(DbErr::Conn(RuntimeErr::Internal(message.to_owned())));
-        }
-        Ok(())
-    }
-
-    fn answered(&self, error: Option<&sqlx::Error>) {
-        if error.is_some_and(ends_connection) {
-            self.lost.store(true, Relaxed);
-        }
-        self.busy.store(false, Relaxed);
     }
 }
 
 struct Open<'a> {
     guard: MutexGuard<'a, Option<Pooled>>,
-    flags: &'a Flags,
+    session: &'a Session,
 }
 
 impl Open<'_> {
@@ -134,7 +89,7 @@ impl Open<'_> {
     }
 
     fn answered<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.flags.answered(outcome.as_ref().err());
+        self.session.answered(outcome.as_ref().err());
         outcome
     }
 }
@@ -153,7 +108,7 @@ impl OpenRows {
     /// What to call when the last row was read, or an error came instead.
     pub(crate) fn answered(&self) -> impl Fn(Option<&sqlx::Error>) + Send + 'static {
         let held = self.held.clone();
-        move |error| held.flags.answered(error)
+        move |error| held.session.answered(error)
     }
 }
 
@@ -175,7 +130,7 @@ impl ConnectionTrait for Connection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.note(&statement.sql);
+        self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).execute(open.connection()).await;
         let outcome = open.answered(outcome);
@@ -183,7 +138,7 @@ impl ConnectionTrait for Connection {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.note(sql);
+        self.0.session.note(sql);
         let mut open = self.open().await?;
         let outcome = open.connection().execute(AssertSqlSafe(sql)).await;
         let outcome = open.answered(outcome);
@@ -191,14 +146,14 @@ impl ConnectionTrait for Connection {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.note(&statement.sql);
+        self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).fetch_optional(open.connection()).await;
         open.answered(outcome).map(|row| row.map(QueryResult::from)).map_err(wrap)
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.note(&statement.sql);
+        self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).fetch_all(open.connection()).await;
         open.answered(outcome).map(|rows| rows.into_iter().map(QueryResult::from).collect()).map_err(wrap)
@@ -208,51 +163,8 @@ impl ConnectionTrait for Connection {
 impl Drop for Held {
     fn drop(&mut self) {
         // Its users hold an `Arc` of it, so none is left.
-        let Some(object) = self.object.try_lock().ok().and_then(|mut object| object.take()) else { return };
-        let flags = &self.flags;
-        let lost = flags.lost.load(Relaxed);
-        let busy = flags.busy.load(Relaxed);
-        let unclean = flags.dirty.load(Relaxed) || flags.transaction.load(Relaxed);
-        if !lost && !busy && !unclean {
-            return;
-        }
-        let runtime = tokio::runtime::Handle::try_current().ok();
-        match runtime {
-            // Dropping what was taken out closes it.
-            _ if lost => drop(object.discard()),
-            None => drop(object.discard()),
-            Some(runtime) if busy => {
-                runtime.spawn(terminate(object.discard()));
-            }
-            Some(runtime) => {
-                let transaction = flags.transaction.load(Relaxed);
-                runtime.spawn(restore(object, transaction, flags.dirty.load(Relaxed)));
-            }
-        }
-    }
-}
-
-/// Brings a connection back to how it started and gives it back; closes it when that fails.
-async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
-    let restoring = async {
-        let Physical { connection, .. } = &mut *object;
-        if transaction {
-            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
-        }
-        if dirty {
-            sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
-        }
-        Ok::<_, sqlx::Error>(())
-    };
-    match tokio::time::timeout(CLEANUP_TIMEOUT, restoring).await {
-        Ok(Ok(())) => drop(object),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection could not be reset and is closed");
-            drop(object.discard());
-        }
-        Err(_) => {
-            tracing::debug!("resetting a connection took too long; it is closed");
-            drop(object.discard());
+        if let Some(object) = self.object.try_lock().ok().and_then(|mut object| object.take()) {
+            self.session.give_back(object);
         }
     }
 }

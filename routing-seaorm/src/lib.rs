@@ -22,6 +22,7 @@ mod pool;
 mod primary;
 mod prober;
 mod read;
+mod session;
 mod stream;
 mod transaction;
 mod write;

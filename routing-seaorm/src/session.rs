@@ -1,0 +1,112 @@
+//! What is known of a connection's session on the server, and how it goes back to the pool.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
+use routing_core::{Fault, Usage, sql};
+use sea_orm::{DbErr, RuntimeErr};
+
+use crate::fault::ends_connection;
+use crate::pool::{Physical, Pooled, terminate};
+
+/// The state of one session during one lease.
+#[derive(Default)]
+pub(crate) struct Session {
+    /// A statement was sent and its answer has not been read to the end.
+    busy: AtomicBool,
+    /// The driver or the server ended the connection.
+    lost: AtomicBool,
+    /// Session state may have been set.
+    dirty: AtomicBool,
+    /// A transaction is open.
+    transaction: AtomicBool,
+}
+
+impl Session {
+    pub(crate) fn usage(&self) -> Usage {
+        if self.is_lost() {
+            Usage::Failed(Fault::Unreachable)
+        } else if self.busy.load(Relaxed) {
+            Usage::Abandoned
+        } else {
+            Usage::Answered
+        }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
+    }
+
+    pub(crate) fn set_transaction(&self, open: bool) {
+        self.transaction.store(open, Relaxed);
+    }
+
+    /// Looks at a statement before it is sent.
+    pub(crate) fn note(&self, sql: &str) {
+        if sql::keeps_session_state(sql) {
+            self.dirty.store(true, Relaxed);
+        }
+    }
+
+    /// A statement is about to be sent. Until it is [`answered`](Self::answered) the session counts as busy, so that a
+    /// dropped future leaves it marked.
+    pub(crate) fn occupy(&self) -> Result<(), DbErr> {
+        if self.lost.load(Relaxed) || self.busy.swap(true, Relaxed) {
+            let message =
+                "the connection was lost, or left in the middle of a statement; it takes no more statements";
+            return Err(DbErr::Conn(RuntimeErr::Internal(message.to_owned())));
+        }
+        Ok(())
+    }
+
+    /// The answer was read to its end, or an error came instead.
+    pub(crate) fn answered(&self, error: Option<&sqlx::Error>) {
+        if error.is_some_and(ends_connection) {
+            self.lost.store(true, Relaxed);
+        }
+        self.busy.store(false, Relaxed);
+    }
+
+    /// Ends the lease: the connection goes back as it was, is restored first, or is closed.
+    pub(crate) fn give_back(&self, object: Pooled) {
+        let (busy, transaction, dirty) =
+            (self.busy.load(Relaxed), self.transaction.load(Relaxed), self.dirty.load(Relaxed));
+        match tokio::runtime::Handle::try_current() {
+            // Dropping what was taken out closes it.
+            _ if self.is_lost() => drop(object.discard()),
+            Ok(runtime) if busy => {
+                runtime.spawn(terminate(object.discard()));
+            }
+            Ok(runtime) if transaction || dirty => {
+                runtime.spawn(restore(object, transaction, dirty));
+            }
+            Err(_) if busy || transaction || dirty => drop(object.discard()),
+            _ => drop(object),
+        }
+    }
+}
+
+/// Brings a connection back to how it started and gives it back; closes it when that fails.
+async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
+    let restoring = async {
+        let Physical { connection, .. } = &mut *object;
+        if transaction {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        }
+        if dirty {
+            sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    match tokio::time::timeout(CLEANUP_TIMEOUT, restoring).await {
+        Ok(Ok(())) => drop(object),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection could not be reset and is closed");
+            drop(object.discard());
+        }
+        Err(_) => {
+            tracing::debug!("resetting a connection took too long; it is closed");
+            drop(object.discard());
+        }
+    }
+}
