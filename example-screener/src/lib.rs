@@ -1,1 +1,35 @@
-//! Not yet written.
+//! A stock screener on routed PostgreSQL connections: what an application looks like that reads from replicas.
+//!
+//! Handlers take [`ReadDb`](routing_axum::ReadDb) or [`WriteDb`](routing_axum::WriteDb) and run ordinary SeaORM code on
+//! them. [`app`] is the whole API over a router; [`prepare`] gives an empty database its tables and its data;
+//! [`serve`](fn@serve) does both, and brings its own cluster when no database is named.
+//!
+//! # Words
+//!
+//! A *stock* is a listed company, with its daily *closes*. The *screen* ranks stocks by what their closes did. A
+//! *watchlist* is what one user keeps an eye on.
+
+mod app;
+mod data;
+mod database;
+pub mod entity;
+mod error;
+mod extract;
+mod home;
+mod metrics;
+mod migration;
+mod page;
+mod prepare;
+mod routes;
+mod serve;
+mod text;
+
+pub use app::app;
+pub use data::{CLOSES, COMPANIES, Company, DailyClose, closes, companies};
+pub use database::{Database, DatabaseError};
+pub use error::AppError;
+pub use metrics::{RecorderError, install_recorder};
+pub use migration::Migrator;
+pub use page::{Page, Paged};
+pub use prepare::{PrepareError, Prepared, prepare};
+pub use serve::{ServeError, ServeOptions, serve};

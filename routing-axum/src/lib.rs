@@ -1,1 +1,48 @@
-//! Not yet written.
+//! The HTTP face of routed PostgreSQL connections, for axum: extractors, a layer, and the routes that operators ask.
+//!
+//! It is generic over [`Backend`](routing_core::Backend) and knows no ORM.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use routing_axum::{Operations, ReadDb, RoutingLayer};
+//! use routing_core::{Backend, Consistency};
+//!
+//! # fn make<B: Backend>(router: routing_core::Router<B>) -> Router {
+//! async fn list<B: Backend>(ReadDb(_db): ReadDb<B>) -> &'static str {
+//!     "what _db has read"
+//! }
+//!
+//! Router::new()
+//!     .route("/", get(list::<B>))
+//!     .route("/exact", get(list::<B>).layer(routing_axum::consistency(Consistency::Strong)))
+//!     .merge(Operations::new(router.clone()).into_routes())
+//!     .layer(RoutingLayer::new())
+//!     .with_state(router)
+//! # }
+//! ```
+//!
+//! # Words
+//!
+//! - **layer**: [`RoutingLayer`] gives each request its session, and its response the debug headers.
+//! - **extract**ors: [`ReadDb`] and [`WriteDb`] take no connection; the handle does when a statement runs.
+//! - **consistency**: how much a route's reads may miss.
+//! - **rejection**: [`Unavailable`] and [`MissingLayer`], the answers to requests that got no connection. A **throttle**
+//!   keeps the log readable meanwhile.
+//! - **operations**: [`Operations`], the health, status and metrics routes. **exposition**: their per-node gauges.
+//! - **dashboard**: the status, drawn for a person.
+
+mod consistency;
+mod dashboard;
+mod exposition;
+mod extract;
+mod layer;
+mod operations;
+mod rejection;
+mod throttle;
+
+pub use consistency::{ConsistencyLayer, ConsistencyService, consistency};
+pub use exposition::node_gauges;
+pub use extract::{HoldsRouter, ReadDb, WriteDb};
+pub use layer::{RoutingFuture, RoutingLayer, RoutingService};
+pub use operations::Operations;
+pub use rejection::{MissingLayer, Unavailable};

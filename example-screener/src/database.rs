@@ -1,0 +1,101 @@
+//! Which database the screener runs on: one that is named, or a cluster of its own.
+
+use std::path::Path;
+
+use routing_cluster::{
+    ClusterOptions, DownError, LocalCluster, Login, OpenError, Progress, UnknownNode, UpError,
+};
+use routing_core::{ConfigError, InvalidUrl, NodeConfig, RouterConfig};
+
+/// The variable that names a database. Without it the screener starts a cluster.
+const VARIABLE: &str = "DATABASE_PRIMARY_URL";
+
+/// The database that the screener runs on.
+#[derive(Debug)]
+pub struct Database {
+    /// What a router needs to know of it.
+    pub config: RouterConfig,
+    /// The cluster that was started for it, if one was.
+    own: Option<LocalCluster>,
+}
+
+/// Why there is no database.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// The environment names one, wrongly.
+    #[error("the environment names a database that cannot be used")]
+    Environment(#[from] ConfigError),
+    /// The cluster did not start.
+    #[error("the cluster did not start")]
+    Up(#[from] UpError),
+    /// The cluster runs already and cannot be used.
+    #[error("the running cluster cannot be used")]
+    Open(#[from] OpenError),
+    /// A node of the cluster has no address.
+    #[error("a node of the cluster has no address")]
+    Node(#[from] UnknownNode),
+    /// A node's address is wrong.
+    #[error("a node of the cluster has a wrong address")]
+    Url(#[from] InvalidUrl),
+}
+
+impl Database {
+    /// What the environment names; else the cluster in `dir`, which is made or started when it does not run.
+    ///
+    /// # Errors
+    /// When the environment names a database wrongly, or the cluster does not come up; then nothing of it is left
+    /// running.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the servers that it has started; the next call repairs the rest.
+    pub async fn find(dir: &Path, progress: &dyn Progress) -> Result<Self, DatabaseError> {
+        if std::env::var(VARIABLE).is_ok_and(|url| !url.trim().is_empty()) {
+            return Ok(Self { config: RouterConfig::from_env()?, own: None });
+        }
+        let options = ClusterOptions { dir: dir.to_owned(), replicas: 2, ..ClusterOptions::default() };
+        let (cluster, owned) = match LocalCluster::up(options, progress).await {
+            Ok(cluster) => (cluster, true),
+            // Whoever started it stops it.
+            Err(UpError::AlreadyRunning { .. }) => (LocalCluster::open(dir).await?, false),
+            Err(error) => return Err(error.into()),
+        };
+        let nodes = cluster.nodes().iter().map(|node| node_config(&cluster, &node.name));
+        match nodes.collect() {
+            Ok(nodes) => {
+                let config = RouterConfig { nodes, ..RouterConfig::default() };
+                Ok(Self { config, own: owned.then_some(cluster) })
+            }
+            Err(error) => {
+                if owned && let Err(down) = cluster.down(false).await {
+                    tracing::error!("the cluster was not stopped: {down}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether [`release`](Self::release) stops a cluster.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Stops the cluster that was started for it; its data stays. Does nothing to a database that ran already.
+    ///
+    /// # Errors
+    /// When a server does not stop, not even when killed.
+    pub async fn release(self) -> Result<(), DownError> {
+        match self.own {
+            Some(cluster) => cluster.down(false).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn node_config(cluster: &LocalCluster, name: &str) -> Result<NodeConfig, DatabaseError> {
+    let url = |login| -> Result<_, DatabaseError> { Ok(cluster.url(name, login)?.parse()?) };
+    let mut node = NodeConfig::new(name, url(Login::Application)?);
+    node.probe_url = Some(url(Login::Monitor)?);
+    Ok(node)
+}

@@ -1,0 +1,69 @@
+//! The command `example-screener`.
+
+use std::error::Error;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use example_screener::{ServeOptions, serve};
+use tracing_subscriber::EnvFilter;
+
+/// Serves a stock screener whose reads go to PostgreSQL replicas.
+///
+/// Without DATABASE_PRIMARY_URL it starts a cluster of its own, one primary and two replicas, and stops it at the end.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The ORM that the handlers use.
+    #[arg(long, value_enum, default_value = "seaorm")]
+    orm: Orm,
+    /// The port on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// The directory of the screener's own cluster.
+    #[arg(long, default_value = ".cluster")]
+    dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Orm {
+    Seaorm,
+    Diesel,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,example_screener=info"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    match arguments.orm {
+        Orm::Seaorm => {}
+        Orm::Diesel => {
+            eprintln!("error: the screener does not run on Diesel yet; use --orm seaorm");
+            return ExitCode::from(2);
+        }
+    }
+    let options = ServeOptions { port: arguments.port, dir: arguments.dir };
+    match serve(options, &*routing_cluster::progress_on_stderr()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line with all causes.
+fn report(error: &dyn Error) {
+    let mut line = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    eprintln!("{line}");
+}

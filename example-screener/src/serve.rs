@@ -1,0 +1,188 @@
+//! From nothing to a served API, and back.
+
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use routing_cluster::{DownError, Progress};
+use routing_core::{ConfigError, Router, RouterConfig};
+use routing_seaorm::{SeaOrm, SeaOrmOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::app::app;
+use crate::database::{Database, DatabaseError};
+use crate::home::TRY;
+use crate::metrics::{RecorderError, install_recorder};
+use crate::prepare::{PrepareError, prepare};
+
+/// How long requests in flight may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where and on what to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// The port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// The directory of the cluster, if the environment names no database.
+    pub dir: PathBuf,
+}
+
+/// Why the API was not served, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The port is taken or may not be used.
+    #[error("port {port} of 127.0.0.1 cannot be used: choose another one with --port")]
+    Port {
+        /// The port.
+        port: u16,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
+    /// There is no metrics recorder.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
+    /// There is no database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The router refused its configuration.
+    #[error("the router did not start")]
+    Router(#[from] ConfigError),
+    /// The database could not be given its tables and data.
+    #[error("the database could not be prepared")]
+    Prepare(#[from] PrepareError),
+    /// The server failed.
+    #[error("the server failed")]
+    Server(#[source] io::Error),
+    /// The cluster did not stop.
+    #[error("the cluster did not stop")]
+    Down(#[from] DownError),
+}
+
+/// Serves the API until SIGINT or SIGTERM, on the database of the environment or on a cluster of its own, which it
+/// stops at the end; its data stays.
+///
+/// # Errors
+/// When a step on the way fails. A cluster that was started is stopped in that case too.
+pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(), ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    // First, so that a taken port leaves no cluster behind.
+    let port = options.port;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|source| ServeError::Port { port, source })?;
+    let render = install_recorder()?;
+    let database = tokio::select! {
+        biased;
+        () = signals.next() => return Ok(()),
+        found = Database::find(&options.dir, progress) => found?,
+    };
+    let own = database.is_own();
+    let served = run(database.config.clone(), listener, render, &mut signals, progress).await;
+    if own {
+        progress.step("stopping the cluster");
+    }
+    let released = database.release().await;
+    if own && released.is_ok() {
+        progress.finish("the cluster has stopped; its data stays");
+    }
+    served?;
+    Ok(released?)
+}
+
+/// Prepares the database and serves until a signal.
+async fn run(
+    config: RouterConfig,
+    listener: TcpListener,
+    render: impl Fn() -> String + Send + Sync + 'static,
+    signals: &mut Signals,
+    progress: &dyn Progress,
+) -> Result<(), ServeError> {
+    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default())?;
+    let served = async {
+        tokio::select! {
+            biased;
+            () = signals.next() => return Ok(()),
+            prepared = prepare(&router, progress) => prepared?,
+        };
+        announce(&router, &listener).map_err(ServeError::Server)?;
+        serve_until(signals.next(), listener, app(router.clone(), render)).await.map_err(ServeError::Server)
+    }
+    .await;
+    router.close();
+    served
+}
+
+/// Serves until `stop`; then takes no new requests and gives those in flight some time.
+async fn serve_until(
+    stop: impl Future<Output = ()>,
+    listener: TcpListener,
+    app: axum::Router,
+) -> io::Result<()> {
+    let stopping = watch::Sender::new(false);
+    let mut stopped = stopping.subscribe();
+    let graceful = async move {
+        // An error means that the sender is gone: it is time to stop as well.
+        let _ = stopped.wait_for(|stopping| *stopping).await;
+    };
+    let server = axum::serve(listener, app).with_graceful_shutdown(graceful).into_future();
+    tokio::pin!(server);
+    tokio::select! {
+        biased;
+        served = &mut server => return served,
+        () = stop => {}
+    }
+    tracing::info!("stopping: requests in flight may end");
+    stopping.send_replace(true);
+    match tokio::time::timeout(GRACE, server).await {
+        Ok(served) => served,
+        Err(_) => {
+            tracing::warn!("requests were still in flight after {GRACE:?}; they are cut");
+            Ok(())
+        }
+    }
+}
+
+/// Tells a person what runs and what to try.
+fn announce(router: &Router<SeaOrm>, listener: &TcpListener) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let mut out = io::stdout().lock();
+    writeln!(out)?;
+    for node in router.status().nodes {
+        let role = if node.is_primary { "primary" } else { node.role.as_str() };
+        let state = node.refused.map_or_else(|| "serving".to_owned(), |why| format!("not serving: {why}"));
+        writeln!(out, "  {:<6} {:<8} {:<24} {state}", node.name, role, node.address)?;
+    }
+    writeln!(out, "\nThe screener is at http://{address}. Try:\n")?;
+    for path in TRY {
+        writeln!(out, "  curl -i 'http://{address}{path}'")?;
+    }
+    writeln!(out, "\nCtrl-C stops it.")?;
+    out.flush()
+}
+
+/// What asks the process to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

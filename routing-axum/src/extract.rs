@@ -1,0 +1,151 @@
+//! The database handles of a handler.
+
+use std::fmt;
+
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+use routing_core::{Backend, Consistency, Routed, Router, Session};
+
+use crate::consistency::RouteConsistency;
+use crate::rejection::MissingLayer;
+
+/// A handle for reading. It takes no connection until a statement runs, so none is held while a body uploads.
+///
+/// The application's state must hold a [`Router<B>`](Router): be it, or implement `FromRef` for it. An application
+/// that may run without a database takes `Option<ReadDb<B>>`, which is `None` when its state's `Option<Router<B>>` is.
+///
+/// A state without a router does not compile:
+///
+/// ```compile_fail
+/// use routing_axum::ReadDb;
+/// use routing_core::Backend;
+///
+/// fn routes<B: Backend>() -> axum::Router {
+///     async fn list<B: Backend>(_: ReadDb<B>) {}
+///     axum::Router::new().route("/", axum::routing::get(list::<B>)).with_state(())
+/// }
+/// ```
+///
+/// # Errors
+/// [`MissingLayer`] as the rejection.
+pub struct ReadDb<B: Backend>(pub B::Read);
+
+/// A handle for writing, to the proven primary. As lazy as [`ReadDb`], with the same demands on the state.
+///
+/// # Errors
+/// [`MissingLayer`] as the rejection.
+pub struct WriteDb<B: Backend>(pub B::Write);
+
+/// A state that holds the router of `B`. Implemented for every state that `Router<B>: FromRef<State>` holds for; it
+/// exists for the compiler's message.
+#[diagnostic::on_unimplemented(
+    message = "the application's state `{Self}` holds no `Router<{B}>`",
+    note = "call `.with_state(router)`, or implement `FromRef<{Self}>` for `Router<{B}>`"
+)]
+pub trait HoldsRouter<B: Backend> {
+    /// The router.
+    fn router(&self) -> Router<B>;
+}
+
+// === impl HoldsRouter ===
+
+#[diagnostic::do_not_recommend]
+impl<S, B> HoldsRouter<B> for S
+where
+    B: Backend,
+    Router<B>: FromRef<S>,
+{
+    fn router(&self) -> Router<B> {
+        Router::from_ref(self)
+    }
+}
+
+// === impl ReadDb ===
+
+impl<S, B> FromRequestParts<S> for ReadDb<B>
+where
+    B: Backend,
+    S: HoldsRouter<B> + Send + Sync,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, MissingLayer> {
+        Ok(Self(B::read(routed(parts, &state.router())?)))
+    }
+}
+
+impl<S, B> OptionalFromRequestParts<S> for ReadDb<B>
+where
+    B: Backend,
+    S: Send + Sync,
+    Option<Router<B>>: FromRef<S>,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, MissingLayer> {
+        Option::from_ref(state)
+            .map(|router: Router<B>| Ok(Self(B::read(routed(parts, &router)?))))
+            .transpose()
+    }
+}
+
+// The derived impls would ask for `B: Clone` and `B: Debug`.
+impl<B: Backend<Read: Clone>> Clone for ReadDb<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Backend> fmt::Debug for ReadDb<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadDb").finish_non_exhaustive()
+    }
+}
+
+// === impl WriteDb ===
+
+impl<S, B> FromRequestParts<S> for WriteDb<B>
+where
+    B: Backend,
+    S: HoldsRouter<B> + Send + Sync,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, MissingLayer> {
+        Ok(Self(B::write(routed(parts, &state.router())?)))
+    }
+}
+
+impl<S, B> OptionalFromRequestParts<S> for WriteDb<B>
+where
+    B: Backend,
+    S: Send + Sync,
+    Option<Router<B>>: FromRef<S>,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, MissingLayer> {
+        Option::from_ref(state)
+            .map(|router: Router<B>| Ok(Self(B::write(routed(parts, &router)?))))
+            .transpose()
+    }
+}
+
+impl<B: Backend<Write: Clone>> Clone for WriteDb<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Backend> fmt::Debug for WriteDb<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteDb").finish_non_exhaustive()
+    }
+}
+
+/// All handles of one request share its session; each has the consistency that its route asks for.
+fn routed<B: Backend>(parts: &Parts, router: &Router<B>) -> Result<Routed<B>, MissingLayer> {
+    let session = parts.extensions.get::<Session>().cloned().ok_or(MissingLayer)?;
+    let route = parts.extensions.get::<RouteConsistency>();
+    Ok(router.routed(session, route.map_or_else(Consistency::default, |route| route.0)))
+}
