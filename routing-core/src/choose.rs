@@ -14,7 +14,7 @@ use crate::config::RouterConfig;
 use crate::consistency::Demand;
 use crate::decision::{Reason, Refusal, Refusals};
 use crate::fault::Fault;
-use crate::node::{Admission, NodeId};
+use crate::node::{Admission, NodeId, Role};
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
 
@@ -59,9 +59,14 @@ impl Tried {
         self.0.iter().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
     }
 
-    /// Whether a node only lacked a free connection: then the nodes are busy, not gone.
-    pub(crate) fn saturated(&self) -> bool {
-        self.0.iter().any(|(_, fault)| *fault == Fault::Saturated)
+    /// Whether a replica that the monitor still reaches gave no connection in time: it is busy, not gone.
+    pub(crate) fn busy_replica(&self, topology: &Topology) -> bool {
+        self.0.iter().any(|(id, fault)| {
+            matches!(fault, Fault::Saturated | Fault::Unresponsive)
+                && topology
+                    .node(*id)
+                    .is_some_and(|state| state.blocked.is_none() && state.role == Role::Replica)
+        })
     }
 }
 

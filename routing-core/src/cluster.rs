@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, LeastInFlight};
-use crate::choose::Limits;
+use crate::choose::{Limits, Tried, write_refusals};
 use crate::config::{ConfigError, RouterConfig};
+use crate::decision::Refusals;
 use crate::lease::Cap;
 use crate::node::Node;
 use crate::probe::Prober;
@@ -106,6 +107,13 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.0.shared.nodes
+    }
+
+    /// Why each node may not be written to now.
+    #[must_use]
+    pub fn write_refusals(&self) -> Refusals {
+        let shared = self.shared();
+        write_refusals(&shared.peek(), &Tried::default(), shared.limits, Instant::now())
     }
 
     /// Waits until a primary is known and every node was tried, or until `limit` has passed. `true` in the first case.

@@ -42,8 +42,8 @@ pub enum RouteError {
         /// Why no node served in that time.
         refusals: Refusals,
     },
-    /// The primary changed while the request held or waited for its connection.
-    #[error("the primary changed from {from} before the statement ran")]
+    /// The node ceased to be the primary, or to answer, before anything was committed.
+    #[error("{from} ceased to be the primary, or to answer, before anything was committed")]
     WriterChanged {
         /// The node that was the primary.
         from: Arc<str>,

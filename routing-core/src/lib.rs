@@ -49,6 +49,7 @@ mod topology;
 mod url;
 pub mod wire;
 mod write;
+mod writer;
 
 pub use backend::{Backend, Failure, PoolStatus, SendFn, Usage};
 pub use breaker::BreakerConfig;
@@ -67,3 +68,4 @@ pub use session::Session;
 pub use status::{NodeStatus, RouterStatus};
 pub use topology::{NodeState, Primary, Topology};
 pub use url::{DatabaseUrl, InvalidUrl};
+pub use writer::WriterWatch;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::Shared;
 use crate::config::RouterConfig;
+use crate::decision::Refusal;
 use crate::evidence::{Effects, Evidence, Observation};
 use crate::node::{Node, NodeId};
 use crate::probe::{IDENTITY_SQL, Identity, PROBE_SQL, Probe, ProbeConnection, ProbeError, Prober};
@@ -95,6 +96,8 @@ fn report(old: &Topology, new: &Topology, id: NodeId) {
         let node = after.node.name();
         match (&before.blocked, &after.blocked) {
             // The same refusal with other figures is no transition.
+            // Before the first primary is accepted nobody is proven, which is no news.
+            (_, Some(Refusal::NotProven)) if new.epoch == 0 => {}
             (was, Some(why)) if was.as_ref().map(discriminant) != Some(discriminant(why)) => {
                 tracing::warn!(node, %why, "node {node} serves no reads: {why}");
             }

@@ -257,7 +257,7 @@ impl<B: Backend> Routed<B> {
             }
         }
         // A busy replica is not a lost one: the primary is spared.
-        if attempts.demand != Demand::Primary && !attempts.primary_only && tried.saturated() {
+        if attempts.demand != Demand::Primary && !attempts.primary_only && tried.busy_replica(&topology) {
             return Choice::Nothing;
         }
         let reason = match attempts.demand {
@@ -292,7 +292,7 @@ impl<B: Backend> Routed<B> {
             return Err(self.none_left(attempts, now));
         }
         if !attempts.tried.is_empty() {
-            let free = attempts.tried.saturated();
+            let free = attempts.tried.busy_replica(&shared.peek());
             if !free && (!shared.retry.allows(attempts.rounds + 1) || !shared.retry.spend()) {
                 return Err(self.none_left(attempts, now));
             }

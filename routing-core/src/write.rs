@@ -12,16 +12,31 @@ use crate::metrics;
 use crate::router::Routed;
 use crate::topology::Primary;
 
+/// Why the answer to a step that was cut is not known.
+const CUT: &str = "the node ceased to be the primary, or to answer";
+
 /// How a step on a write connection ended.
 enum Step<T, E> {
     Done(T),
     /// The error, with what it says about the node.
     Failed(E, Option<Fault>),
-    /// The writer changed while the step ran, and the step was dropped.
+    /// The node ceased to be the writer while the step ran, and the step was dropped.
     Cut,
 }
 
 impl<T, E> Step<T, E> {
+    /// What a watched step came to.
+    fn new(outcome: Option<Result<T, E>>, fault: impl Fn(&E) -> Option<Fault>) -> Self {
+        match outcome {
+            None => Self::Cut,
+            Some(Ok(value)) => Self::Done(value),
+            Some(Err(error)) => {
+                let fault = fault(&error);
+                Self::Failed(error, fault)
+            }
+        }
+    }
+
     /// The same with what the connection itself knows of a failure.
     fn diagnosed<B: Backend>(self, connection: &B::Connection) -> Self {
         match self {
@@ -83,8 +98,9 @@ impl<B: Backend> Routed<B> {
             let mut lease =
                 self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.session.mark_wrote();
-            let epoch = lease.epoch();
-            let step = self.unless_cut(epoch, f.clone()(&mut lease)).await.diagnosed::<B>(&lease);
+            let mut watch = self.watch_writer(&lease);
+            let outcome = watch.unless_lost(f.clone()(&mut lease)).await;
+            let step = Step::new(outcome, |error: &E| error.fault(Access::Write)).diagnosed::<B>(&lease);
             let node = lease.node().clone();
             let untouched = B::is_untouched(&lease);
             match step {
@@ -104,7 +120,7 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => {
                     drop(lease);
-                    return Err(unknown::<B, E>(node.shared_name(), "the primary changed".into()));
+                    return Err(unknown::<B, E>(node.shared_name(), CUT.into()));
                 }
             }
         }
@@ -129,9 +145,9 @@ impl<B: Backend> Routed<B> {
         for attempt in 1.. {
             let mut lease =
                 self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let epoch = lease.epoch();
-            let step = self.unless_cut(epoch, transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
-            let step = step.diagnosed::<B>(&lease);
+            let mut watch = self.watch_writer(&lease);
+            let outcome = watch.unless_lost(transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
+            let step = Step::new(outcome, |error: &E| error.fault(Access::Write)).diagnosed::<B>(&lease);
             let (error, fault) = match step {
                 Step::Done(value) => match self.commit::<E>(lease).await? {
                     None => return Ok(value),
@@ -172,9 +188,9 @@ impl<B: Backend> Routed<B> {
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
         self.session.mark_wrote();
         let node = lease.node().clone();
-        let epoch = lease.epoch();
-        let committing = async { B::commit(&mut lease).await };
-        let step = self.unless_cut_by(epoch, committing, |error| B::classify(error, Access::Write)).await;
+        let mut watch = self.watch_writer(&lease);
+        let outcome = watch.unless_lost(async { B::commit(&mut lease).await }).await;
+        let step = Step::new(outcome, |error| B::classify(error, Access::Write));
         match step.diagnosed::<B>(&lease) {
             Step::Done(()) => {
                 lease.end(None);
@@ -191,53 +207,8 @@ impl<B: Backend> Routed<B> {
             }
             Step::Cut => {
                 drop(lease);
-                Err(unknown::<B, E>(node.shared_name(), "the primary changed".into()))
+                Err(unknown::<B, E>(node.shared_name(), CUT.into()))
             }
-        }
-    }
-
-    async fn unless_cut<T, E: Failure<B>>(
-        &self,
-        epoch: u64,
-        step: impl Future<Output = Result<T, E>>,
-    ) -> Step<T, E> {
-        self.unless_cut_by(epoch, step, |error| error.fault(Access::Write)).await
-    }
-
-    async fn unless_cut_by<T, E>(
-        &self,
-        epoch: u64,
-        step: impl Future<Output = Result<T, E>>,
-        fault: impl Fn(&E) -> Option<Fault>,
-    ) -> Step<T, E> {
-        match self.unless_writer_changes(epoch, step).await {
-            None => Step::Cut,
-            Some(Ok(value)) => Step::Done(value),
-            Some(Err(error)) => {
-                let fault = fault(&error);
-                Step::Failed(error, fault)
-            }
-        }
-    }
-
-    /// Runs a step on a connection of the writer of `epoch`. `None`: another writer was accepted meanwhile, and the step
-    /// was dropped where it was, so what it had sent may or may not take effect on the old one.
-    ///
-    /// # Cancel safety
-    /// That of the step.
-    pub async fn unless_writer_changes<T>(&self, epoch: u64, step: impl Future<Output = T>) -> Option<T> {
-        let mut versions = self.shared().versions();
-        let changed = async {
-            while self.shared().peek().epoch == epoch {
-                if versions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            outcome = step => Some(outcome),
-            () = changed => None,
         }
     }
 

@@ -468,6 +468,19 @@ async fn a_write_in_flight_is_cut_when_the_writer_changes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_on_a_frozen_primary_does_not_wait_for_ever() {
+    let scene = Scene::new().await;
+    scene.servers.server("pg1").set_latency(secs(3_600));
+    let request = scene.request(Consistency::Session);
+    let writing = tokio::spawn(async move { write(&request).await });
+    sleep(ms(100)).await;
+    scene.servers.server("pg1").set_reach(Reach::Frozen);
+    let began = Instant::now();
+    assert!(matches!(writing.await.unwrap(), Err(FakeError::CommitUnknown(_))));
+    assert!(began.elapsed() < secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transaction_is_run_again_only_when_it_was_not_committed() {
     let scene = Scene::new().await;
     let runs = std::sync::atomic::AtomicU32::new(0);

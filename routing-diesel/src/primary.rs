@@ -21,7 +21,7 @@ pub async fn connect_primary(router: &Router<Diesel>, wait: Duration) -> Result<
     router.cluster().settled(wait).await;
     let topology = router.cluster().topology();
     let Some(primary) = topology.primary() else {
-        return Err(RouteError::NoPrimary(routing_core::Refusals::default()).into());
+        return Err(RouteError::NoPrimary(router.cluster().write_refusals()).into());
     };
     let config = router.options().connect_options(&primary.node.config().url).map_err(ConnectError::from)?;
     let limit = router.cluster().config().connect_timeout;

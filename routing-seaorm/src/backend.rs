@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{Access, Backend, ConfigError, Fault, Node, PoolStatus, Routed, RouterConfig, Usage};
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::connection::Connection;
@@ -37,7 +38,8 @@ impl SeaOrmOptions {
         &self,
         url: &routing_core::DatabaseUrl,
     ) -> Result<PgConnectOptions, sqlx::Error> {
-        let mut options: PgConnectOptions = url.expose().parse()?;
+        // What is slow shows in the router's metrics; sqlx would write statements into the log.
+        let mut options = url.expose().parse::<PgConnectOptions>()?.disable_statement_logging();
         if let Some(name) = &self.application_name {
             options = options.application_name(name);
         }

@@ -21,7 +21,7 @@ pub async fn connect_primary(router: &Router<SeaOrm>, wait: Duration) -> Result<
     router.cluster().settled(wait).await;
     let topology = router.cluster().topology();
     let Some(primary) = topology.primary() else {
-        return Err(Error::from(RouteError::NoPrimary(routing_core::Refusals::default())).into());
+        return Err(Error::from(RouteError::NoPrimary(router.cluster().write_refusals())).into());
     };
     let options = router.options().connect_options(&primary.node.config().url).map_err(wrap)?;
     let pool = PgPoolOptions::new()

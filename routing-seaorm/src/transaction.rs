@@ -112,7 +112,7 @@ impl Shared {
     async fn guarded<T>(&self, step: impl Future<Output = T>) -> Option<T> {
         match self.access {
             Access::Read => Some(step.await),
-            Access::Write => self.routed.unless_writer_changes(self.lease.epoch(), step).await,
+            Access::Write => self.routed.watch_writer(&self.lease).unless_lost(step).await,
         }
     }
 
@@ -131,9 +131,7 @@ impl Shared {
 
     /// COMMIT of the whole transaction. From the moment it is sent, a lost answer is an unknown outcome.
     async fn commit(&self) -> Result<(), DbErr> {
-        if self.access == Access::Write
-            && self.routed.router().cluster().topology().epoch != self.lease.epoch()
-        {
+        if self.access == Access::Write && self.routed.watch_writer(&self.lease).has_changed() {
             return Err(self.writer_changed());
         }
         if self.lease.is_lost() {
@@ -149,7 +147,7 @@ impl Shared {
                 }
                 _ => return Err(error),
             },
-            None => "the primary changed".to_owned(),
+            None => "the node ceased to be the primary, or to answer".to_owned(),
         };
         let node = self.lease.node().shared_name().clone();
         Err(Error::from(CommitUnknown { node, why: why.into() }).into())
