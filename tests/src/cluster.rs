@@ -1,0 +1,265 @@
+//! A cluster that ends with its test.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
+use routing_core::{Consistency, DatabaseUrl, NodeConfig, Router, RouterConfig, Session};
+use routing_seaorm::{ReadHandle, SeaOrm, SeaOrmOptions, WriteHandle};
+use tempfile::TempDir;
+use tokio_postgres::types::FromSqlOwned;
+
+use crate::database::Database;
+use crate::leftovers;
+use crate::note;
+use crate::proxy::{Proxies, Proxy};
+use crate::seen::NodeView as _;
+use crate::wait::{PATIENCE, eventually};
+
+/// The nodes of every test cluster.
+pub const NODES: [&str; 3] = [PRIMARY, "pg2", "pg3"];
+/// The node that is born the primary.
+pub const PRIMARY: &str = "pg1";
+/// The nodes that are born replicas.
+pub const REPLICAS: [&str; 2] = ["pg2", "pg3"];
+
+/// One primary and two streaming replicas in a directory of their own, with an empty table of notes. Dropping it kills
+/// all servers and removes the directory.
+///
+/// Its methods panic when the cluster does not do what it is told: that is a failure of the test's set-up.
+#[derive(Debug)]
+pub struct TestCluster {
+    servers: LocalCluster,
+    // Ends what still runs, also when the set-up failed half-way.
+    _place: Place,
+}
+
+#[derive(Debug)]
+struct Place(TempDir);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        LocalCluster::kill_all_in(&self.0.path().join("cluster"));
+    }
+}
+
+impl TestCluster {
+    /// A new cluster whose replicas have the table.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start; the message says what to do.
+    pub async fn start() -> Self {
+        leftovers::remove();
+        // The servers' user must be able to enter the directory.
+        let open = fs::Permissions::from_mode(0o755);
+        let place = tempfile::Builder::new()
+            .prefix(&leftovers::prefix())
+            .permissions(open)
+            .tempdir_in(leftovers::root())
+            .expect("a directory for the cluster");
+        let place = Place(place);
+        let dir = place.0.path().join("cluster");
+        let options = ClusterOptions { dir, replicas: 2, port: 0, durable: false };
+        let servers = match LocalCluster::up(options, &SilentProgress).await {
+            Ok(servers) => servers,
+            Err(error) => panic!("the test's cluster does not come up: {error}"),
+        };
+        let cluster = Self { servers, _place: place };
+        let app = cluster.database(PRIMARY, Login::Application).await;
+        app.run(note::CREATE).await.expect("the table of notes");
+        cluster.wait_replayed().await;
+        cluster
+    }
+
+    /// The servers themselves, to kill, pause, stop and start.
+    #[must_use]
+    pub fn servers(&self) -> &LocalCluster {
+        &self.servers
+    }
+
+    /// Kills a node as a crash would.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn kill(&self, node: &str) {
+        self.servers.kill(node).await.expect("the node runs and can be killed");
+    }
+
+    /// Starts a node that was killed or stopped.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_node(&self, node: &str) {
+        self.servers.start(node).await.expect("the node starts");
+    }
+
+    /// Stops a node cleanly.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub async fn stop(&self, node: &str) {
+        self.servers.stop(node).await.expect("the node stops");
+    }
+
+    /// A connection past the router.
+    ///
+    /// # Panics
+    /// When the node does not let us in.
+    pub async fn database(&self, node: &str, login: Login) -> Database {
+        let mut credentials = self.servers.credentials(login);
+        Login::Application.database().clone_into(&mut credentials.database);
+        let connected = Database::connect(self.port(node), &credentials).await;
+        connected.unwrap_or_else(|error| panic!("no connection to {node} as {}: {error}", credentials.user))
+    }
+
+    /// Runs statements as the superuser, past the router.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub async fn sql(&self, node: &str, sql: &str) {
+        let database = self.database(node, Login::Superuser).await;
+        database.run(sql).await.unwrap_or_else(|error| panic!("{sql} on {node}: {error:?}"));
+    }
+
+    /// Asks for one value as the superuser, past the router.
+    ///
+    /// # Panics
+    /// When the query fails.
+    pub async fn value<T: FromSqlOwned>(&self, node: &str, sql: &str) -> T {
+        let database = self.database(node, Login::Superuser).await;
+        database.value(sql).await.unwrap_or_else(|error| panic!("{sql} on {node}: {error:?}"))
+    }
+
+    /// Sets a parameter of a node's configuration and has the server read it again.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub async fn set(&self, node: &str, parameter: &str, value: &str) {
+        let quoted = value.replace('\'', "''");
+        self.sql(node, &format!("ALTER SYSTEM SET {parameter} = '{quoted}'")).await;
+        self.sql(node, "SELECT pg_reload_conf()").await;
+    }
+
+    /// How many server processes of the application there are on a node that meet a condition.
+    ///
+    /// # Panics
+    /// When the query fails.
+    pub async fn app_processes(&self, node: &str, condition: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND ({condition})");
+        self.value(node, &sql).await
+    }
+
+    /// How many notes by this author a node has.
+    ///
+    /// # Panics
+    /// When the query fails.
+    pub async fn notes_by(&self, node: &str, author: &str) -> i64 {
+        self.value(node, &format!("SELECT count(*) FROM note WHERE author = '{author}'")).await
+    }
+
+    /// Waits until the born replicas have replayed all that the born primary has flushed by now.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub async fn wait_replayed(&self) {
+        let flushed: String = self.value(PRIMARY, "SELECT pg_current_wal_flush_lsn()::text").await;
+        for replica in REPLICAS {
+            let caught_up = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{flushed}', false)");
+            eventually(PATIENCE, "the replicas catch up", async || self.value(replica, &caught_up).await)
+                .await;
+        }
+    }
+
+    /// The port of a node.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn port(&self, node: &str) -> u16 {
+        self.servers.node(node).expect("a node of the cluster").port
+    }
+
+    /// The URL of a server of this cluster behind a port.
+    ///
+    /// # Panics
+    /// Never: it is well-formed.
+    #[must_use]
+    pub fn url(&self, port: u16, login: Login) -> DatabaseUrl {
+        let login = self.servers.credentials(login);
+        let (user, password, database) = (login.user, login.password, login.database);
+        format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
+            .parse()
+            .expect("a well-formed URL")
+    }
+
+    /// All nodes, as the application logs in; the monitor's role probes them.
+    #[must_use]
+    pub fn config(&self) -> RouterConfig {
+        self.config_at(|node| self.port(node))
+    }
+
+    /// The same through proxies, the probes included.
+    #[must_use]
+    pub fn config_through(&self, proxies: &Proxies) -> RouterConfig {
+        self.config_at(|node| proxies.get(node).port())
+    }
+
+    fn config_at(&self, port: impl Fn(&str) -> u16) -> RouterConfig {
+        let node = |name: &&str| NodeConfig {
+            probe_url: Some(self.url(port(name), Login::Monitor)),
+            ..NodeConfig::new(*name, self.url(port(name), Login::Application))
+        };
+        RouterConfig { nodes: NODES.iter().map(node).collect(), ..RouterConfig::default() }
+    }
+
+    /// A proxy before each node.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn proxies(&self) -> Proxies {
+        let mut proxies = Vec::new();
+        for name in NODES {
+            proxies.push((name, Proxy::start(self.port(name)).await.expect("a free port for a proxy")));
+        }
+        Proxies::new(proxies)
+    }
+
+    /// A router with the defaults that has seen every node.
+    pub async fn router(&self) -> Router<SeaOrm> {
+        router(self.config()).await
+    }
+}
+
+/// A router that has seen every node of its configuration serve.
+///
+/// # Panics
+/// When the configuration is refused, or a node does not serve.
+pub async fn router(config: RouterConfig) -> Router<SeaOrm> {
+    let names: Vec<_> = config.nodes.iter().map(|node| node.name.clone()).collect();
+    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default()).expect("a valid configuration");
+    eventually(PATIENCE, "every node serves", async || {
+        router.status().primary.is_some() && names.iter().all(|name| router.serves(name))
+    })
+    .await;
+    router
+}
+
+/// The read handle of a new request.
+#[must_use]
+pub fn reader(router: &Router<SeaOrm>) -> ReadHandle {
+    reader_with(router, Consistency::Eventual)
+}
+
+/// The read handle of a new request with this consistency.
+#[must_use]
+pub fn reader_with(router: &Router<SeaOrm>, consistency: Consistency) -> ReadHandle {
+    use routing_core::Backend as _;
+    SeaOrm::read(router.routed(Session::new(), consistency))
+}
+
+/// The write handle of a new request.
+#[must_use]
+pub fn writer(router: &Router<SeaOrm>) -> WriteHandle {
+    use routing_core::Backend as _;
+    SeaOrm::write(router.routed(Session::new(), Consistency::Strong))
+}
