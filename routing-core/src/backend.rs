@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Access;
@@ -58,6 +59,26 @@ pub trait Backend: Sized + Send + Sync + 'static {
         let _ = connection;
         said
     }
+
+    /// The last step on the connection has run to its end, so nothing that was sent on it is still under way. Called
+    /// before a lease ends; a lease dropped without it may hide a statement that was handed to the driver and not sent
+    /// yet. By default it changes nothing.
+    fn finished(connection: &mut Self::Connection) {
+        let _ = connection;
+    }
+
+    /// Waits for the end of the last answer: an ORM can return a row before the server has said whether the statement
+    /// succeeded. By default there is nothing to wait for.
+    ///
+    /// # Cancel safety
+    /// As a statement.
+    fn complete(connection: &mut Self::Connection) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = connection;
+        async { Ok(()) }
+    }
+
+    /// When the connection was opened.
+    fn opened(connection: &Self::Connection) -> Instant;
 
     /// Whether the server has completed no statement on the connection during this lease, so that running the caller's
     /// closure again repeats nothing. By default `true`: right where a closure runs one statement.

@@ -38,30 +38,48 @@ impl From<&RouterConfig> for Limits {
     }
 }
 
-/// The nodes that one call has tried in vain, each with the fault that it met.
+/// The nodes that one call has tried in vain, each with the fault that it met last.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried(SmallVec<[(NodeId, Fault); 4]>);
+pub(crate) struct Tried {
+    faults: SmallVec<[(NodeId, Fault); 4]>,
+    /// Entries before this may be tried again; they only explain.
+    forgiven: usize,
+}
 
 impl Tried {
     pub(crate) fn add(&mut self, node: NodeId, fault: Fault) {
-        self.0.push((node, fault));
+        self.faults.push((node, fault));
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    /// All may be tried again.
+    pub(crate) fn forgive(&mut self) {
+        let mut seen: SmallVec<[NodeId; 4]> = SmallVec::new();
+        self.faults.reverse();
+        self.faults.retain(|(node, _)| {
+            let first = !seen.contains(node);
+            seen.push(*node);
+            first
+        });
+        self.forgiven = self.faults.len();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.faults.len() == self.forgiven
     }
 
+    /// What the node met in this round, which keeps it from being tried again.
     pub(crate) fn fault(&self, node: NodeId) -> Option<Fault> {
-        self.0.iter().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
+        self.faults[self.forgiven..].iter().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
+    }
+
+    /// What the node met last.
+    fn last_fault(&self, node: NodeId) -> Option<Fault> {
+        self.faults.iter().rev().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
     }
 
     /// Whether a replica that the monitor still reaches gave no connection in time: it is busy, not gone.
     pub(crate) fn busy_replica(&self, topology: &Topology) -> bool {
-        self.0.iter().any(|(id, fault)| {
+        self.faults[self.forgiven..].iter().any(|(id, fault)| {
             matches!(fault, Fault::Saturated | Fault::Unresponsive)
                 && topology
                     .node(*id)
@@ -242,9 +260,13 @@ pub(crate) fn read_refusals(
     now: Instant,
 ) -> Refusals {
     let refusal = |index: usize, state: &NodeState| match unserving(topology, state, index, tried, now) {
+        // Why its breaker is open says more than that it is.
+        Some(Refusal::BreakerOpen(left)) => {
+            tried.last_fault(state.node.id()).map_or(Refusal::BreakerOpen(left), Refusal::Tried)
+        }
         Some(Refusal::IsPrimary) => primary_refusal(topology, state, tried, limits, now),
         Some(refusal) => refusal,
-        None => unfresh(state, demand, limits, now).unwrap_or(Refusal::IsReplica),
+        None => unfresh(state, demand, limits, now).unwrap_or(Refusal::NotReached),
     };
     collect(topology, refusal)
 }
@@ -259,7 +281,7 @@ fn primary_refusal(
     if let Err(age) = topology.writer(now, limits.writer_lease) {
         return Refusal::LeaseOver(age);
     }
-    match (tried.fault(state.node.id()), state.node.admission(now)) {
+    match (tried.last_fault(state.node.id()), state.node.admission(now)) {
         (Some(fault), _) => Refusal::Tried(fault),
         (None, Admission::Refused(left)) => Refusal::BreakerOpen(left),
         (None, _) if state.node.is_draining() => Refusal::Draining,

@@ -65,7 +65,7 @@ pub struct RouterConfig {
     /// staleness figure. Lower costs each server a query of some 0.3 ms per process; higher finds faults later.
     #[serde(with = "humantime_serde")]
     pub probe_interval: Duration,
-    /// The same while the primary is unknown or a node is suspect. Default 50 ms.
+    /// The same while no primary is known. Default 50 ms.
     #[serde(with = "humantime_serde")]
     pub suspect_probe_interval: Duration,
     /// How long one probe may take. Default 1 s. A frozen server is noticed after this.
@@ -121,10 +121,10 @@ pub struct RouterConfig {
     #[serde(with = "humantime_serde")]
     pub asynchronous_commit: Option<Duration>,
 
-    /// How long a read with a token waits for a replica to catch up. Default 30 ms.
+    /// How long a read with a token waits for a replica to catch up. Default 30 ms. Sessions carry no token yet.
     #[serde(with = "humantime_serde")]
     pub session_wait: Duration,
-    /// How long a token is honoured. Default 5 min.
+    /// How long a token is honoured. Default 5 min. Sessions carry no token yet.
     #[serde(with = "humantime_serde")]
     pub token_lifetime: Duration,
 
@@ -142,9 +142,11 @@ pub struct RouterConfig {
     pub write_waiters: u32,
 
     /// Reads on the primary at once because no replica can serve. Default: half of `read_pool_size`. More are shed, so
-    /// that the loss of the replicas does not take the primary down.
+    /// that the loss of the replicas does not take the primary down. A single node has no such cap: there is no replica
+    /// to lose.
     pub fallback_no_replica: Option<u32>,
     /// Reads on the primary at once because their token is ahead of every replica. Default: half of `read_pool_size`.
+    /// Sessions carry no token yet.
     pub fallback_behind_token: Option<u32>,
 }
 
@@ -212,8 +214,10 @@ impl RouterConfig {
     /// # Errors
     /// [`ConfigError::Toml`] when the text does not parse or names an unknown field; it does not repeat the text.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::Toml(error.message().to_owned()))?;
+        // The parser's own words can repeat a value, and a value can be a password.
+        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        let mut config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Toml { line: error.span().map_or(1, |span| line(span.start)) })?;
         for node in &mut config.nodes {
             if node.name.is_empty() {
                 node.name = format!("{}:{}", node.url.host(), node.url.port());
@@ -328,8 +332,13 @@ pub enum ConfigError {
         source: crate::url::InvalidUrl,
     },
     /// A configuration file does not parse.
-    #[error("the configuration file does not parse: {0}")]
-    Toml(String),
+    #[error(
+        "line {line} of the configuration file is wrong: no TOML, an unknown field, or a value of the wrong form"
+    )]
+    Toml {
+        /// Where.
+        line: usize,
+    },
     /// A backend could not use what it was given.
     #[error("the pools of {node} cannot be set up: {message}")]
     Backend {
@@ -392,7 +401,13 @@ mod tests {
 
     #[test]
     fn a_file_with_an_unknown_field_or_a_bad_url_is_refused_without_its_password() {
+        let unknown = RouterConfig::from_toml("[breaker]\nfailures = 1\nfailure = 2").unwrap_err();
+        assert_eq!(unknown, ConfigError::Toml { line: 3 });
         for text in [
+            "nodes = 'hunter2'",
+            "nodes = ['hunter2']",
+            "probe_interval = 'hunter2'",
+            "hunter2",
             "probe_intervall = '1s'",
             "[[nodes]]\nurl = 'mysql://u:hunter2@h/d'",
             "[[nodes]]\nurl = 'postgres://u:hunter2@/d'",

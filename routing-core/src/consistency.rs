@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Consistency {
     /// The primary reads.
     Strong,
-    /// The client's own writes are visible. A client that never wrote is [`Eventual`](Self::Eventual).
+    /// For the client's own writes. Sessions carry no token yet, and a client without one is
+    /// [`Eventual`](Self::Eventual): until then `Session` promises no more than that.
     #[default]
     Session,
     /// Nothing older than the duration, proven; else the primary reads. A bound below the monitor's

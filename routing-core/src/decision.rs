@@ -155,12 +155,16 @@ pub enum Refusal {
     },
     /// It belongs to another cluster.
     OtherCluster,
+    /// It is the same server as another node.
+    Duplicate,
     /// It is on another timeline than the primary.
     OtherTimeline,
     /// It is out of recovery and not proven to be the primary.
     NotProven,
     /// It is a standby; the request needs the primary.
     IsReplica,
+    /// It may serve, and gave no connection before the deadline.
+    NotReached,
     /// It is the primary; it serves reads only when no replica can.
     IsPrimary,
     /// It is a standby that receives no log.
@@ -178,11 +182,6 @@ pub enum Refusal {
     Returning,
     /// This request tried it and met this fault.
     Tried(Fault),
-    /// As many reads as its fallback cap allows run on it already.
-    FallbackFull {
-        /// The cap.
-        cap: u32,
-    },
     /// Its last confirmation as the primary is older than the writer lease.
     LeaseOver(Duration),
 }
@@ -196,9 +195,11 @@ impl fmt::Display for Refusal {
             Self::Draining => f.write_str("draining"),
             Self::Fenced { timeline, current } => write!(f, "fenced: timeline {timeline} < {current}"),
             Self::OtherCluster => f.write_str("belongs to another cluster"),
+            Self::Duplicate => f.write_str("the same server as a node before it"),
             Self::OtherTimeline => f.write_str("on another timeline than the primary"),
             Self::NotProven => f.write_str("out of recovery, not proven to be the primary"),
             Self::IsReplica => f.write_str("a replica"),
+            Self::NotReached => f.write_str("may serve, and gave no connection in time"),
             Self::IsPrimary => f.write_str("the primary"),
             Self::NotReceiving => f.write_str("receives no log"),
             Self::StalenessUnknown => f.write_str("staleness unknown"),
@@ -207,7 +208,6 @@ impl fmt::Display for Refusal {
             }
             Self::Returning => f.write_str("was stale, not fresh for long enough"),
             Self::Tried(fault) => write!(f, "tried: {fault}"),
-            Self::FallbackFull { cap } => write!(f, "its {cap} fallback reads are taken"),
             Self::LeaseOver(age) => write!(f, "unconfirmed for {:.1} s", age.as_secs_f64()),
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::config::RouterConfig;
 use crate::decision::Refusal;
 use crate::error::Claims;
+use crate::fault::Fault;
 use crate::lag::{Behind, PrimaryHistory};
 use crate::node::{Node, NodeId, Role};
 use crate::primary::{Lineage, Standing, Verdict, Witness, judge, standings};
@@ -105,12 +106,7 @@ impl Evidence {
     #[must_use]
     pub fn resume(config: Arc<RouterConfig>, nodes: &[Arc<Node>], last: &Topology) -> Self {
         let mut evidence = Self::new(config, nodes);
-        let writer = match last.primary {
-            Primary::Known { index, timeline, .. } => last.nodes.get(index).map(|s| (s.node.id(), timeline)),
-            Primary::Unknown | Primary::Ambiguous(_) => None,
-        };
-        evidence.lineage =
-            Lineage { system_id: last.system_id, highest: last.highest_timeline, writer, epoch: last.epoch };
+        evidence.lineage = last.lineage;
         evidence.version = last.version;
         evidence
     }
@@ -131,11 +127,15 @@ impl Evidence {
                 record.down_since = None;
             }
             Err(error) => {
+                let before = record.failures;
                 record.said = None;
                 record.failed = Some(error.to_string().into());
-                record.failures = record.failures.saturating_add(1);
+                // An answer that is no use, such as a wrong password, is a sign of life.
+                if matches!(error.fault(), Some(Fault::Unreachable | Fault::Unresponsive)) {
+                    record.failures = record.failures.saturating_add(1);
+                }
                 record.down_since = record.down_since.or(Some(observation.sent));
-                effects.lost = record.failures == DEAD_AFTER;
+                effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
         effects.new_epoch = self.judge();
@@ -220,11 +220,9 @@ impl Evidence {
             (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
         Topology {
             version: self.version,
-            epoch: self.lineage.epoch,
+            lineage: self.lineage,
             primary,
             nodes,
-            system_id: self.lineage.system_id,
-            highest_timeline: self.lineage.highest,
             primary_lsn: self.history.newest().map(|(lsn, _)| lsn),
             published: now,
         }
@@ -300,7 +298,7 @@ impl Evidence {
         match standing {
             Standing::Unseen => Some(Refusal::NeverSeen),
             Standing::OtherCluster => Some(Refusal::OtherCluster),
-            Standing::Duplicate => Some(Refusal::NotProven),
+            Standing::Duplicate => Some(Refusal::Duplicate),
             Standing::Deposed => Some(match (said.probe.timeline, self.lineage.highest) {
                 (Some(timeline), Some(current)) => Refusal::Fenced { timeline, current },
                 _ => Refusal::NotProven,

@@ -58,16 +58,22 @@ impl Fault {
         }
     }
 
-    /// What an SQLSTATE of a connection for `access` says about the node (manual, appendix "PostgreSQL Error Codes").
+    /// What an error of the server, on a connection for `access`, says about the node: by its SQLSTATE (manual, appendix
+    /// "PostgreSQL Error Codes"), and by whether it ends the session (severity FATAL or PANIC). The same codes come with
+    /// severity ERROR from a statement's own doing: a foreign server that cannot be reached, wrong bind parameters, a
+    /// RAISE with an SQLSTATE of its author's choice.
     #[must_use]
-    pub fn of_sqlstate(code: &str, access: Access) -> Option<Self> {
+    pub fn of_server_error(code: &str, fatal: bool, access: Access) -> Option<Self> {
         match (code, access) {
-            // admin_shutdown, crash_shutdown: the session is gone.
-            ("57P01" | "57P02", _) => Some(Self::Unreachable),
             // cannot_connect_now, too_many_connections.
-            ("57P03" | "53300", _) => Some(Self::Refusing),
-            // connection_exception and all of its class.
-            (code, _) if code.starts_with("08") => Some(Self::Unreachable),
+            ("57P03" | "53300", _) if fatal => Some(Self::Refusing),
+            // Who may log in to what: it says nothing about the node.
+            (code, _) if fatal && (code.starts_with("28") || code == "3D000") => None,
+            // admin_shutdown, crash_shutdown, connection_exception and its class.
+            ("57P01" | "57P02", _) if fatal => Some(Self::Unreachable),
+            (code, _) if fatal && code.starts_with("08") => Some(Self::Unreachable),
+            // The server ended the session for another reason, such as idleness: a probe tells the rest.
+            _ if fatal => Some(Self::Unresponsive),
             // serialization_failure, deadlock_detected: on a standby this is how recovery cancels a statement.
             ("40001" | "40P01", _) => Some(Self::Conflict),
             // read_only_sql_transaction.
@@ -135,31 +141,37 @@ mod tests {
     #[test]
     fn each_sqlstate_says_what_the_table_says() {
         use Access::{Read, Write};
+        // SQLSTATE, ends the session, connection for, what it says
         let table = [
-            ("57P01", Read, Some(Fault::Unreachable)),
-            ("57P02", Write, Some(Fault::Unreachable)),
-            ("08006", Read, Some(Fault::Unreachable)),
-            ("08P01", Write, Some(Fault::Unreachable)),
-            ("57P03", Read, Some(Fault::Refusing)),
-            ("53300", Read, Some(Fault::Refusing)),
-            ("40001", Read, Some(Fault::Conflict)),
-            ("40P01", Write, Some(Fault::Conflict)),
-            ("25006", Read, Some(Fault::Misrouted)),
-            ("25006", Write, Some(Fault::NotPrimary)),
-            ("0A000", Read, Some(Fault::Misrouted)),
-            ("0A000", Write, None),
-            ("55000", Read, Some(Fault::Misrouted)),
-            ("55000", Write, None),
-            // The query's own affair: a successful use of the node.
-            ("57014", Read, None),
-            ("23505", Write, None),
-            ("42P01", Read, None),
-            ("25P02", Write, None),
-            ("53100", Write, None),
-            ("28P01", Read, None),
+            ("57P01", true, Read, Some(Fault::Unreachable)),
+            ("57P02", true, Write, Some(Fault::Unreachable)),
+            ("08006", true, Read, Some(Fault::Unreachable)),
+            ("57P03", true, Read, Some(Fault::Refusing)),
+            ("53300", true, Read, Some(Fault::Refusing)),
+            ("57P05", true, Read, Some(Fault::Unresponsive)),
+            ("25P03", true, Write, Some(Fault::Unresponsive)),
+            ("28P01", true, Read, None),
+            ("3D000", true, Write, None),
+            ("40001", false, Read, Some(Fault::Conflict)),
+            ("40P01", false, Write, Some(Fault::Conflict)),
+            ("25006", false, Read, Some(Fault::Misrouted)),
+            ("25006", false, Write, Some(Fault::NotPrimary)),
+            ("0A000", false, Read, Some(Fault::Misrouted)),
+            ("0A000", false, Write, None),
+            ("55000", false, Read, Some(Fault::Misrouted)),
+            ("55000", false, Write, None),
+            // The statement's own affair: a successful use of the node.
+            ("57014", false, Read, None),
+            ("23505", false, Write, None),
+            ("42P01", false, Read, None),
+            ("25P02", false, Write, None),
+            ("53100", false, Write, None),
+            ("08P01", false, Write, None),
+            ("08001", false, Read, None),
+            ("57P01", false, Read, None),
         ];
-        for (code, access, fault) in table {
-            assert_eq!(Fault::of_sqlstate(code, access), fault, "{code} {access}");
+        for (code, fatal, access, fault) in table {
+            assert_eq!(Fault::of_server_error(code, fatal, access), fault, "{code} {fatal} {access}");
         }
     }
 

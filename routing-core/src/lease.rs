@@ -51,7 +51,7 @@ impl Drop for CapPermit {
 }
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
-/// Dropping it gives all of that back; [`settle`](Self::settle) also says how it went.
+/// Dropping it gives all of that back; a lease also says how it went.
 pub(crate) struct Ticket {
     node: Arc<Node>,
     decision: (Role, Access, Reason),
@@ -93,6 +93,12 @@ impl Ticket {
         Decision { node: self.node.shared_name().clone(), role, access, reason }
     }
 
+    fn return_trial(&mut self) {
+        if std::mem::take(&mut self.trial) {
+            self.node.return_trial();
+        }
+    }
+
     /// A fault ends the request's use of the node.
     pub(crate) fn fault(&self, fault: Fault) {
         self.node.record_fault(fault, Instant::now());
@@ -102,9 +108,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.node.leave();
-        if self.trial {
-            self.node.return_trial();
-        }
+        self.return_trial();
     }
 }
 
@@ -118,11 +122,13 @@ pub struct Lease<B: Backend> {
     ticket: Ticket,
     since: Instant,
     settled: bool,
+    /// The node's success was reported already.
+    proved: bool,
 }
 
 impl<B: Backend> Lease<B> {
     pub(crate) fn new(connection: B::Connection, ticket: Ticket) -> Self {
-        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false }
+        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false, proved: false }
     }
 
     /// The node that the connection is to.
@@ -140,10 +146,7 @@ impl<B: Backend> Lease<B> {
     /// Whether the node was the proven primary when it was chosen.
     #[must_use]
     pub fn is_on_primary(&self) -> bool {
-        matches!(
-            self.ticket.decision.2,
-            Reason::Strong | Reason::FallbackNoReplica | Reason::MovedToPrimary | Reason::Writer
-        )
+        self.ticket.decision.0 == Role::Primary
     }
 
     /// The writer epoch in which the node was chosen.
@@ -152,9 +155,26 @@ impl<B: Backend> Lease<B> {
         self.ticket.epoch()
     }
 
-    /// Ends the lease with what an error said about the node; `None` means that it was used successfully.
+    /// Ends the lease after its last step has run to its end, with what an error said about the node; `None` means that
+    /// it was used successfully.
     pub fn end(mut self, fault: Option<Fault>) {
+        B::finished(&mut self);
         self.settle(fault);
+    }
+
+    /// Ends the lease without a word about the node: nothing was done on it.
+    pub(crate) fn give_back_unused(mut self) {
+        B::finished(&mut self);
+        self.settled = true;
+    }
+
+    /// The node has answered. A lease that goes on for long holds up no one who waits for that news: the breaker hears
+    /// of it, and a half-open slot is free for the next.
+    pub(crate) fn prove(&mut self) {
+        let now = Instant::now();
+        self.node().record_success(now.saturating_duration_since(self.since), now);
+        self.ticket.return_trial();
+        self.proved = true;
     }
 
     fn settle(&mut self, fault: Option<Fault>) {
@@ -163,6 +183,7 @@ impl<B: Backend> Lease<B> {
         let elapsed = now.saturating_duration_since(self.since);
         self.node().meters().query(self.ticket.access(), elapsed);
         match fault {
+            None if self.proved => {}
             None => self.node().record_success(elapsed, now),
             Some(fault) => self.node().record_fault(fault, now),
         }

@@ -29,15 +29,19 @@ const RESTART: Duration = Duration::from_millis(100);
 pub(crate) fn spawn(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch::Receiver<bool>) {
     tokio::spawn(async move {
         loop {
-            let loop_over = tokio::spawn(observe(shared.clone(), prober.clone(), closed.clone()));
-            let abort = loop_over.abort_handle();
+            let observing = tokio::spawn(observe(shared.clone(), prober.clone(), closed.clone()));
+            let abort = observing.abort_handle();
             tokio::select! {
                 biased;
-                _ = closed.wait_for(|closed| *closed) => { abort.abort(); return; }
-                ended = loop_over => match ended {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!(%error, "the monitor ended unexpectedly and is started again"),
-                },
+                // An error means that the last user of the cluster is gone.
+                _ = closed.wait_for(|closed| *closed) => {
+                    abort.abort();
+                    return;
+                }
+                ended = observing => {
+                    let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
+                    tracing::error!(why, "the monitor ended unexpectedly and is started again");
+                }
             }
             sleep(RESTART).await;
         }
@@ -56,10 +60,8 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
             biased;
             _ = closed.wait_for(|closed| *closed) => return,
             Some(ended) = watchers.join_next() => {
-                // A watcher ends only by a panic; which node it watched shows in the age of the node's last probe.
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the watch over a node ended unexpectedly");
-                }
+                // A watcher ends only by a panic: the whole is started again from the last picture.
+                tracing::error!(why = ?ended.err(), "the watch over a node ended unexpectedly");
                 return;
             }
             Some(observation) = observations.recv() => {
@@ -79,7 +81,9 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
 /// What follows from an observation once the picture is published.
 fn act(shared: &Shared, id: NodeId, reached: bool, effects: Effects, now: Instant) {
     if let Some(node) = shared.nodes.iter().find(|node| node.id() == id) {
-        node.record_probe(reached, now);
+        if reached {
+            node.record_reached(now);
+        }
         if effects.lost {
             node.declare_lost();
         }
@@ -97,7 +101,7 @@ fn report(old: &Topology, new: &Topology, id: NodeId) {
         match (&before.blocked, &after.blocked) {
             // The same refusal with other figures is no transition.
             // Before the first primary is accepted nobody is proven, which is no news.
-            (_, Some(Refusal::NotProven)) if new.epoch == 0 => {}
+            (_, Some(Refusal::NotProven)) if new.lineage.epoch == 0 => {}
             (was, Some(why)) if was.as_ref().map(discriminant) != Some(discriminant(why)) => {
                 tracing::warn!(node, %why, "node {node} serves no reads: {why}");
             }
@@ -118,9 +122,9 @@ fn report(old: &Topology, new: &Topology, id: NodeId) {
         (Primary::Known { .. } | Primary::Unknown, Primary::Ambiguous(claims)) => {
             tracing::error!(%claims, "several nodes claim to be the primary: no writes");
         }
-        (_, Primary::Known { timeline, .. }) if old.epoch != new.epoch => {
+        (_, Primary::Known { timeline, .. }) if old.lineage.epoch != new.lineage.epoch => {
             let node = name(new).unwrap_or_default();
-            tracing::info!(%node, %timeline, epoch = new.epoch, "{node} is the primary on timeline {timeline}");
+            tracing::info!(%node, %timeline, epoch = new.lineage.epoch, "{node} is the primary on timeline {timeline}");
         }
         (Primary::Unknown | Primary::Ambiguous(_), Primary::Known { .. }) => {
             let node = name(new).unwrap_or_default();

@@ -262,11 +262,15 @@ impl Node {
         }
     }
 
-    /// The monitor reached the node, or did not.
-    pub(crate) fn record_probe(&self, reached: bool, now: Instant) {
-        if reached {
-            self.gate.probe_succeeded(now);
-        }
+    /// A new connection was not let in within its time, which says more than a slow statement does.
+    pub(crate) fn record_silent_connect(&self, now: Instant) {
+        self.gate.failure(Failure::Hard, now);
+        self.probe_now();
+    }
+
+    /// The monitor reached the node. (One that it does not reach is kept away by the topology.)
+    pub(crate) fn record_reached(&self, now: Instant) {
+        self.gate.probe_succeeded(now);
     }
 
     /// Rises to a slower answer at once and forgets it over some 20 faster ones: a node that has become slow is seen
@@ -318,8 +322,9 @@ impl Gate {
 
     fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
         let mut breaker = self.lock();
+        // Before the count is taken, so that a success that comes in between tells the breaker itself.
+        self.failing.store(true, Relaxed);
         breaker.record_successes(self.successes.swap(0, Relaxed), now);
-        self.failing.store(false, Relaxed);
         event(&mut breaker);
         let end = breaker.opens_until().map_or(0, |until| {
             u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1

@@ -7,28 +7,35 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use deadpool::managed::{
     self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
 use deadpool::{Runtime, Status};
+use tokio::time::Instant;
 
 use crate::backend::PoolStatus;
 use crate::config::RouterConfig;
 use crate::decision::Access;
 use crate::node::Node;
+use crate::opening::{Opened, Opener};
 
-/// Asked once on each new connection: the server process, whether the server is in recovery, and whether its sessions
-/// start read-only. One row; the write pool refuses a server by its answer (see
+/// Asked once on each new connection: the server process, whether the server is in recovery, whether its sessions start
+/// read-only, and when the process was started. One row; the write pool refuses a server by its answer (see
 /// [`NotWritable::check`](crate::NotWritable::check)).
-pub const SESSION_SQL: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), \
-     pg_catalog.current_setting('transaction_read_only') = 'on'";
+pub const SESSION_SQL: &str = "SELECT pid, pg_catalog.pg_is_in_recovery(), \
+     pg_catalog.current_setting('transaction_read_only') = 'on', backend_start::text \
+     FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
 
-/// Brings a session back to how it started: what `DISCARD ALL` does, its prepared statements aside, which the drivers go
-/// on using.
+/// Brings a session back to how it started: what `DISCARD ALL` does, but for the statements that the drivers prepared and
+/// go on using. A transaction must not be open.
 pub const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
-     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
+     DO $$ DECLARE statement text; BEGIN \
+     FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP \
+     EXECUTE pg_catalog.format('DEALLOCATE %I', statement); END LOOP; END $$";
 
 /// How long a reset, or the end of an abandoned statement on the server, may take.
 pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,15 +47,21 @@ pub const READ_ONLY_OPTION: (&str, &str) = ("default_transaction_read_only", "on
 /// Opens and checks the connections of one pool.
 pub trait Connector: Send + Sync + 'static {
     /// A connection.
-    type Connection: Send;
+    type Connection: Send + 'static;
     /// What opening or checking one fails with.
-    type Error: Send;
+    type Error: Send + 'static;
 
     /// Opens a connection.
     ///
     /// # Cancel safety
     /// Dropping the future closes what it opened.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// Whether a connection is not known to have ended. It asks nobody.
+    fn is_alive(&self, connection: &Self::Connection) -> bool {
+        let _ = connection;
+        true
+    }
 
     /// Makes one round trip on a connection that was idle.
     ///
@@ -67,9 +80,9 @@ pub enum CheckoutError<E> {
     /// All connections were in use for too long. It says nothing about the server.
     #[error("no connection of the pool was free in time")]
     Saturated,
-    /// The server did not answer in time.
-    #[error("the server did not answer in time while {0}")]
-    Unresponsive(&'static str),
+    /// The server let no connection in, in time.
+    #[error("the server let no connection in, in time")]
+    Unresponsive,
     /// The pool was closed.
     #[error("the pool is closed")]
     Closed,
@@ -84,18 +97,34 @@ pub struct Pooled<C: Connector>(Object<Keeper<C>>);
 /// A kept connection with what its checks need.
 struct Kept<T> {
     connection: T,
+    /// When it was opened.
+    opened: Instant,
     /// The node's generation when it was opened or last checked.
     generation: u64,
+    /// How often the pool had been retired when it was opened.
+    retirements: u64,
     /// How old it may become; drawn for each, so that a pool does not renew itself all at once.
     lifetime: Duration,
 }
 
-struct Keeper<C> {
-    connector: C,
+struct Keeper<C: Connector> {
+    opener: Opener<C>,
     node: Arc<Node>,
+    retirements: AtomicU64,
     check_after_idle: Duration,
     idle_timeout: Duration,
     max_lifetime: Duration,
+}
+
+impl<C: Connector> Keeper<C> {
+    /// Whether a connection may be used again, as far as that can be told without asking the server. deadpool counts
+    /// idleness from the last checkout.
+    fn keeps(&self, kept: &Kept<C::Connection>, metrics: Metrics) -> bool {
+        metrics.age() <= kept.lifetime
+            && metrics.last_used() <= self.idle_timeout
+            && kept.retirements == self.retirements.load(Relaxed)
+            && self.opener.connector().is_alive(&kept.connection)
+    }
 }
 
 impl<C: Connector> Manager for Keeper<C> {
@@ -103,20 +132,19 @@ impl<C: Connector> Manager for Keeper<C> {
     type Error = C::Error;
 
     async fn create(&self) -> Result<Self::Type, C::Error> {
-        let generation = self.node.generation();
-        let connection = self.connector.connect().await?;
+        let retirements = self.retirements.load(Relaxed);
+        let Opened { connection, generation, at } = self.opener.open().await?;
         let lifetime = self.max_lifetime.mul_f64(1.0 - 0.2 * fastrand::f64());
-        Ok(Kept { connection, generation, lifetime })
+        Ok(Kept { connection, opened: at, generation, retirements, lifetime })
     }
 
     async fn recycle(&self, kept: &mut Self::Type, metrics: &Metrics) -> RecycleResult<C::Error> {
-        let idle = metrics.last_used();
-        if metrics.age() > kept.lifetime || idle > self.idle_timeout {
-            return Err(RecycleError::message("too old, or idle for too long"));
+        if !self.keeps(kept, *metrics) {
+            return Err(RecycleError::message("too old, idle for too long, retired or ended"));
         }
         let generation = self.node.generation();
-        if kept.generation != generation || idle > self.check_after_idle {
-            self.connector.check(&mut kept.connection).await.map_err(RecycleError::Backend)?;
+        if kept.generation != generation || metrics.last_used() > self.check_after_idle {
+            self.opener.connector().check(&mut kept.connection).await.map_err(RecycleError::Backend)?;
             kept.generation = generation;
         }
         Ok(())
@@ -139,8 +167,9 @@ impl<C: Connector> Pool<C> {
             Access::Write => config.write_pool_size,
         };
         let keeper = Keeper {
-            connector,
+            opener: Opener::new(connector, node.clone(), config.connect_timeout, config.check_after_idle),
             node: node.clone(),
+            retirements: AtomicU64::new(0),
             check_after_idle: config.check_after_idle,
             idle_timeout: config.idle_timeout,
             max_lifetime: config.max_lifetime,
@@ -169,10 +198,7 @@ impl<C: Connector> Pool<C> {
     pub async fn get(&self) -> Result<Pooled<C>, CheckoutError<C::Error>> {
         self.0.get().await.map(Pooled).map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => CheckoutError::Saturated,
-            PoolError::Timeout(TimeoutType::Create) => CheckoutError::Unresponsive("connecting"),
-            PoolError::Timeout(TimeoutType::Recycle) => {
-                CheckoutError::Unresponsive("checking an idle connection")
-            }
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => CheckoutError::Unresponsive,
             PoolError::Backend(error) => CheckoutError::Driver(error),
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 CheckoutError::Closed
@@ -187,14 +213,17 @@ impl<C: Connector> Pool<C> {
         PoolStatus { max: max_size, open: size, idle: available, waiting }
     }
 
-    /// Closes all idle connections.
+    /// Closes all idle connections; those in use are closed when they come back.
     pub fn retire(&self) {
+        self.0.manager().retirements.fetch_add(1, Relaxed);
+        self.0.manager().opener.abandon();
         self.0.retain(|_, _| false);
     }
 
     /// Closes it: no checkout succeeds afterwards, and connections in use are closed when they come back.
     pub fn close(&self) {
         self.0.close();
+        self.0.manager().opener.abandon();
     }
 
     fn spawn_reaper(&self, idle_timeout: Duration) {
@@ -208,9 +237,7 @@ impl<C: Connector> Pool<C> {
                 else {
                     return;
                 };
-                pool.retain(|kept, metrics| {
-                    metrics.last_used() <= idle_timeout && metrics.age() <= kept.lifetime
-                });
+                pool.retain(|kept, metrics| pool.manager().keeps(kept, metrics));
             }
         });
     }
@@ -220,6 +247,12 @@ impl<C: Connector> Pool<C> {
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl<C: Connector> Pooled<C> {
+    /// When it was opened.
+    #[must_use]
+    pub fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
     /// Takes the connection out of the pool, which may open another in its place.
     #[must_use]
     pub fn discard(self) -> C::Connection {

@@ -117,7 +117,8 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
         [] => return Verdict::Nobody,
         [only] => {
             // Standbys that stream from a node which we cannot reach know better than we do.
-            if votes.len() > 2 * votes_for(only.0) {
+            let own = votes_for(only.0);
+            if votes.len() > own && votes.len() >= 2 * own {
                 return Verdict::Nobody;
             }
             *only

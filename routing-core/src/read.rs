@@ -37,6 +37,8 @@ enum Choice {
     /// The primary runs as many fallback reads as it may.
     Full,
     Nothing,
+    /// Someone was faster; the next choice knows.
+    Again,
 }
 
 impl<B: Backend> Routed<B> {
@@ -89,12 +91,13 @@ impl<B: Backend> Routed<B> {
         loop {
             let mut lease =
                 self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let mut losses = lease.node().losses();
+            let watch = self.watch(&lease);
             let id = lease.node().id();
             let (fault, error) = tokio::select! {
                 biased;
                 outcome = f.clone()(&mut lease) => match outcome {
                     Ok(value) => {
+                        lease.prove();
                         self.session.keep_to(id);
                         return Ok((value, lease));
                     }
@@ -108,9 +111,13 @@ impl<B: Backend> Routed<B> {
                         }
                     },
                 },
-                () = lost(&mut losses) => (Fault::Unresponsive, None),
+                () = watch.end() => (Fault::Unresponsive, None),
             };
-            lease.end(Some(fault));
+            match error {
+                Some(_) => lease.end(Some(fault)),
+                // The closure was dropped in the middle.
+                None => drop(lease),
+            }
             attempts.failed += 1;
             attempts.tried.add(id, fault);
             attempts.primary_only |= fault.needs_primary();
@@ -162,7 +169,7 @@ impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
         loop {
-            if self.router.cluster().is_closed() {
+            if self.router.is_closed() {
                 return Err(RouteError::Closed);
             }
             let mut versions = self.shared().versions();
@@ -183,6 +190,7 @@ impl<B: Backend> Routed<B> {
                         refusals: self.refusals(attempts, now),
                     });
                 }
+                Choice::Again => {}
                 Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
             }
         }
@@ -193,21 +201,50 @@ impl<B: Backend> Routed<B> {
         let id = ticket.node().id();
         let decision = ticket.decision();
         match self.check_out(ticket, attempts.deadline).await {
-            Ok(lease) => {
-                let topology = self.shared().peek();
-                let state = topology.node(id)?;
-                let limits = self.shared().limits;
-                if !lease.is_on_primary()
-                    && !choose::still_meets(state, attempts.demand, limits, decision.reason, Instant::now())
-                {
-                    return None;
-                }
+            Ok(lease) if self.still_serves(&lease, attempts).await => {
                 self.session.decided(decision);
                 Some(lease)
+            }
+            Ok(lease) => {
+                lease.give_back_unused();
+                None
             }
             Err(fault) => {
                 attempts.tried.add(id, fault);
                 None
+            }
+        }
+    }
+
+    /// Whether the node still meets the demand after the time that getting a connection took. For a bound the proof must
+    /// be younger than the connection: a standby that crashed came back *behind* what it had shown.
+    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> bool {
+        let (shared, id) = (self.shared(), lease.node().id());
+        let opened = B::opened(lease);
+        let mut versions = shared.versions();
+        let limit = attempts.deadline.min(Instant::now() + shared.config.probe_timeout);
+        loop {
+            let proven = {
+                let topology = shared.peek();
+                let now = Instant::now();
+                if lease.is_on_primary() {
+                    let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
+                    return writer.is_some_and(|writer| writer.node.id() == id);
+                }
+                let Some(state) = topology.node(id) else { return false };
+                let reason = lease.decision().reason;
+                if !choose::still_meets(state, attempts.demand, shared.limits, reason, now) {
+                    return false;
+                }
+                !matches!(attempts.demand, Demand::Bound(_))
+                    || state.probed.is_some_and(|probed| probed > opened)
+            };
+            if proven {
+                return true;
+            }
+            lease.node().probe_now();
+            if timeout_at(limit, versions.changed()).await.is_err() {
+                return false;
             }
         }
     }
@@ -242,7 +279,9 @@ impl<B: Backend> Routed<B> {
         let shared = self.shared();
         let topology = shared.peek();
         let (limits, tried) = (shared.limits, &attempts.tried);
-        if !attempts.primary_only {
+        // A request that the primary has served does not go back in time to a replica.
+        let on_primary = topology.primary().is_some_and(|primary| self.session.serves(primary.node.id()));
+        if !attempts.primary_only && !on_primary {
             let replica = choose::replica(
                 &topology,
                 attempts.demand,
@@ -263,18 +302,23 @@ impl<B: Backend> Routed<B> {
         let reason = match attempts.demand {
             Demand::Primary => Reason::Strong,
             _ if attempts.primary_only => Reason::MovedToPrimary,
+            _ if on_primary => Reason::SameRequest,
             Demand::Any | Demand::Bound(_) => Reason::FallbackNoReplica,
         };
         let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else {
             return Choice::Nothing;
         };
-        if reason == Reason::Strong {
+        // A single node has no replica to lose, and so nothing to be spared.
+        if reason == Reason::Strong || topology.nodes.len() == 1 {
             return take(&chosen, &topology, None);
         }
         match shared.fallback.take() {
             Some(permit) => {
-                metrics::fallback(reason);
-                take(&chosen, &topology, Some(permit))
+                let choice = take(&chosen, &topology, Some(permit));
+                if matches!(choice, Choice::Take(_)) {
+                    metrics::fallback(reason);
+                }
+                choice
             }
             None => Choice::Full,
         }
@@ -297,7 +341,7 @@ impl<B: Backend> Routed<B> {
                 return Err(self.none_left(attempts, now));
             }
             attempts.rounds += 1;
-            attempts.tried.clear();
+            attempts.tried.forgive();
             self.back_off(attempts.rounds, attempts.deadline).await;
             return Ok(());
         }
@@ -330,19 +374,12 @@ impl<B: Backend> Routed<B> {
     }
 }
 
-/// Takes the place on the chosen node; nothing when another request has its half-open slot.
+/// Takes the place on the chosen node; again when another request has just taken its half-open slot.
 fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<crate::lease::CapPermit>) -> Choice {
     let node = &chosen.state.node;
     if chosen.trial && !node.take_trial() {
-        return Choice::Nothing;
+        return Choice::Again;
     }
     let decision = (chosen.state.role, Access::Read, chosen.reason);
-    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.epoch))
-}
-
-/// Ends when the monitor declares the node dead; never when the node is forgotten.
-async fn lost(losses: &mut watch::Receiver<u64>) {
-    if losses.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
 }

@@ -1,6 +1,7 @@
 //! One ORM's connections on a cluster.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,8 @@ pub struct Router<B: Backend>(Arc<Inner<B>>);
 
 struct Inner<B: Backend> {
     cluster: Cluster,
+    owns_cluster: bool,
+    closed: AtomicBool,
     options: B::Options,
     pools: ArcSwap<Pools<B>>,
     /// The epoch whose primary's write pool may hold idle connections.
@@ -40,7 +43,7 @@ impl<B: Backend> Router<B> {
     /// Outside a tokio runtime.
     pub fn start(config: RouterConfig, options: B::Options) -> Result<Self, ConfigError> {
         let prober = B::prober(&config, &options);
-        Self::new(&Cluster::start(config, prober)?, options)
+        Self::on(&Cluster::start(config, prober)?, options, true)
     }
 
     /// Routes on a cluster that others may use too.
@@ -48,13 +51,18 @@ impl<B: Backend> Router<B> {
     /// # Errors
     /// [`ConfigError::Backend`] when the driver cannot use a node's URL.
     pub fn new(cluster: &Cluster, options: B::Options) -> Result<Self, ConfigError> {
+        Self::on(cluster, options, false)
+    }
+
+    fn on(cluster: &Cluster, options: B::Options, owns_cluster: bool) -> Result<Self, ConfigError> {
         let pools = cluster
             .nodes()
             .iter()
             .map(|node| Ok((node.id(), Arc::new(B::open(node, cluster.config(), &options)?))))
             .collect::<Result<Pools<B>, ConfigError>>()?;
         let pools = ArcSwap::from_pointee(pools);
-        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), options, pools, epoch: Mutex::new(0) })))
+        let (closed, epoch) = (AtomicBool::new(false), Mutex::new(0));
+        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), owns_cluster, closed, options, pools, epoch })))
     }
 
     /// What the backend was told.
@@ -136,13 +144,23 @@ impl<B: Backend> Router<B> {
         self.alone(Consistency::Strong).run_write(f).await
     }
 
-    /// Stops the monitor and closes all pools. Connections in use are closed when they come back; requests that come
-    /// later fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    /// Closes all its pools. Connections in use are closed when they come back; requests that come later fail with
+    /// [`RouteError::Closed`](crate::RouteError::Closed). A cluster that it [started](Self::start) is closed with it; one
+    /// that it was [put on](Self::new) goes on for others.
     pub fn close(&self) {
-        self.0.cluster.close();
+        self.0.closed.store(true, Relaxed);
+        if self.0.owns_cluster {
+            self.0.cluster.close();
+        }
         for (_, pools) in self.0.pools.load().iter() {
             pools.close();
         }
+    }
+
+    /// Whether it, or its cluster, was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Relaxed) || self.0.cluster.is_closed()
     }
 
     /// The pools of one node.

@@ -34,6 +34,17 @@ pub fn keeps_session_state(sql: &str) -> bool {
     keeps || words.unsure || words.statements > 1
 }
 
+/// Whether a text is a single command that begins or ends a transaction or savepoint, or no command at all.
+#[must_use]
+pub(crate) fn controls_transaction(sql: &str) -> bool {
+    let mut words = Words::new(sql);
+    let controls = words.next().is_none_or(|word| {
+        is_any(word, &["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"])
+    });
+    words.by_ref().for_each(drop);
+    controls && !words.unsure && words.statements <= 1
+}
+
 fn is_any(word: &str, list: &[&str]) -> bool {
     list.iter().any(|entry| word.eq_ignore_ascii_case(entry))
 }

@@ -10,24 +10,21 @@ use tokio::time::Instant;
 use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::lag::Behind;
-use crate::lsn::{Lsn, SystemId, Timeline};
+use crate::lsn::{Lsn, Timeline};
 use crate::node::{Node, NodeId, Role};
+use crate::primary::Lineage;
 
 /// An immutable picture of the cluster.
 #[derive(Clone, Debug)]
 pub struct Topology {
     /// Rises with every new picture.
     pub version: u64,
-    /// Rises when another node or timeline is accepted as the primary; 0 before the first.
-    pub epoch: u64,
+    /// What was accepted so far: the cluster, the highest timeline, the writer, the epoch.
+    pub lineage: Lineage,
     /// Who is the primary.
     pub primary: Primary,
     /// All nodes, in the order of the configuration.
     pub nodes: Vec<NodeState>,
-    /// The cluster's identifier, once a primary was accepted.
-    pub system_id: Option<SystemId>,
-    /// The highest timeline of any accepted primary.
-    pub highest_timeline: Option<Timeline>,
     /// The primary's newest known position.
     pub primary_lsn: Option<Lsn>,
     /// When it was made.
@@ -119,11 +116,9 @@ impl Topology {
         };
         Self {
             version: 0,
-            epoch: 0,
+            lineage: Lineage::default(),
             primary: Primary::Unknown,
             nodes: nodes.iter().map(unseen).collect(),
-            system_id: None,
-            highest_timeline: None,
             primary_lsn: None,
             published: now,
         }

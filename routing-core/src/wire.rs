@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::decision::Access;
 use crate::fault::Fault;
-use crate::sql::keeps_session_state;
+use crate::sql::{controls_transaction, keeps_session_state};
 
 /// The state of one session, shared between the socket and the pool.
 #[derive(Debug, Default)]
@@ -23,10 +23,20 @@ pub struct Wire {
     completed: AtomicU32,
     /// The driver has let go of the socket.
     ended: AtomicBool,
-    /// A statement that may keep session state was sent. It stays set: a prepared one can be run again unseen.
+    /// A statement that may keep session state was sent since the last reset.
     keeps_state: AtomicBool,
-    /// The SQLSTATE of the last error during this lease.
-    last_error: Mutex<Option<[u8; 5]>>,
+    /// One was prepared: it can be run again unseen, so a reset does not clear this.
+    prepared_state: AtomicBool,
+    /// The last error during this lease.
+    last_error: Mutex<Option<ServerError>>,
+}
+
+/// What an ErrorResponse says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ServerError {
+    sqlstate: [u8; 5],
+    /// Its severity is FATAL or PANIC: the session is over.
+    fatal: bool,
 }
 
 impl Wire {
@@ -46,7 +56,13 @@ impl Wire {
     /// What was sent so far counts as the session's own set-up: it keeps no state.
     pub fn set_up(&self) {
         self.keeps_state.store(false, Relaxed);
+        self.prepared_state.store(false, Relaxed);
         self.begin_lease();
+    }
+
+    /// The session was brought back to how it started.
+    pub fn was_reset(&self) {
+        self.keeps_state.store(false, Relaxed);
     }
 
     /// The driver has let go of the socket.
@@ -81,21 +97,44 @@ impl Wire {
     /// Whether session state may have been set.
     #[must_use]
     pub fn keeps_state(&self) -> bool {
-        self.keeps_state.load(Relaxed)
+        self.keeps_state.load(Relaxed) || self.prepared_state.load(Relaxed)
     }
 
-    /// What the last error of this lease, or the end of the connection, says about the node.
+    /// Whether the open transaction has failed: its COMMIT would roll back, and report success.
+    #[must_use]
+    pub fn transaction_failed(&self) -> bool {
+        self.status.load(Relaxed) == b'E'
+    }
+
+    /// Whether the last error of this lease is one after which a prepared statement stays unusable (0A000, "cached plan
+    /// must not change result type").
+    #[must_use]
+    pub fn spoiled_statement(&self) -> bool {
+        self.error().is_some_and(|error| &error.sqlstate == b"0A000")
+    }
+
+    /// Whether the server sent an error during this lease.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.error().is_some()
+    }
+
+    /// What the end of the connection, or the last error of this lease, says about the node. An end comes first: what was
+    /// sent before it says nothing about what was lost with it.
     #[must_use]
     pub fn fault(&self, access: Access) -> Option<Fault> {
-        let sent = self.error().and_then(|code| Fault::of_sqlstate(std::str::from_utf8(&code).ok()?, access));
-        match sent {
-            Some(fault) => Some(fault),
-            None if self.has_ended() => Some(Fault::Unreachable),
-            None => None,
+        let error = *self.error();
+        let said = error.and_then(|error| {
+            Fault::of_server_error(std::str::from_utf8(&error.sqlstate).ok()?, error.fatal, access)
+        });
+        match (self.has_ended(), error) {
+            (true, Some(error)) if error.fatal => said,
+            (true, _) => Some(Fault::Unreachable),
+            (false, _) => said,
         }
     }
 
-    fn error(&self) -> std::sync::MutexGuard<'_, Option<[u8; 5]>> {
+    fn error(&self) -> std::sync::MutexGuard<'_, Option<ServerError>> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +147,7 @@ impl Wire {
             b'C' => {
                 self.completed.fetch_add(1, Relaxed);
             }
-            b'E' => *self.error() = sqlstate(body),
+            b'E' => *self.error() = server_error(body),
             _ => {}
         }
     }
@@ -117,7 +156,9 @@ impl Wire {
         match kind {
             b'Q' => {
                 self.owed.fetch_add(1, Relaxed);
-                self.note(body, whole);
+                if may_keep_state(body, whole) {
+                    self.keeps_state.store(true, Relaxed);
+                }
             }
             b'S' | b'F' => {
                 self.owed.fetch_add(1, Relaxed);
@@ -125,24 +166,28 @@ impl Wire {
             // Parse: the name of the prepared statement, then its text.
             b'P' => {
                 let text = body.iter().position(|byte| *byte == 0).map_or(body, |end| &body[end + 1..]);
-                self.note(text, whole);
+                if may_keep_state(text, whole) {
+                    self.prepared_state.store(true, Relaxed);
+                }
             }
             _ => {}
         }
     }
-
-    fn note(&self, text: &[u8], whole: bool) {
-        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-        let ordinary = whole && std::str::from_utf8(&text[..end]).is_ok_and(|sql| !keeps_session_state(sql));
-        if !ordinary {
-            self.keeps_state.store(true, Relaxed);
-        }
-    }
 }
 
-/// The field `C` of an ErrorResponse: fields are a letter and a text that ends with a zero byte.
-fn sqlstate(body: &[u8]) -> Option<[u8; 5]> {
-    body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C")?.try_into().ok())
+/// Transactions are no state that a reset must find: the status of ReadyForQuery tells of them.
+fn may_keep_state(text: &[u8], whole: bool) -> bool {
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let sql = std::str::from_utf8(&text[..end]).ok().filter(|_| whole);
+    sql.is_none_or(|sql| keeps_session_state(sql) && !controls_transaction(sql))
+}
+
+/// The fields of an ErrorResponse: each is a letter and a text that ends with a zero byte. `V` is the severity in English
+/// whatever the server's language.
+fn server_error(body: &[u8]) -> Option<ServerError> {
+    let field = |letter: &[u8]| body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(letter));
+    let fatal = matches!(field(b"V"), Some(b"FATAL" | b"PANIC"));
+    Some(ServerError { sqlstate: field(b"C")?.try_into().ok()?, fatal })
 }
 
 /// How much of a message is kept to look into. Longer statements count as keeping session state.
@@ -242,8 +287,8 @@ mod tests {
         message(b'x', b"\0\x03\0\0user\0app\0\0")[1..].to_vec()
     }
 
-    fn error(code: &str) -> Vec<u8> {
-        message(b'E', format!("SFATAL\0VFATAL\0C{code}\0Mterminating\0\0").as_bytes())
+    fn error(severity: &str, code: &str) -> Vec<u8> {
+        message(b'E', format!("SFATAL\0V{severity}\0C{code}\0Mterminating\0\0").as_bytes())
     }
 
     /// A session that is open and idle.
@@ -271,7 +316,7 @@ mod tests {
             message(b'S', b""),
         ];
         client.feed(&statement.concat(), &wire);
-        server.feed(&[error("40P01"), message(b'Z', b"E")].concat(), &wire);
+        server.feed(&[error("ERROR", "40P01"), message(b'Z', b"E")].concat(), &wire);
         assert!(!wire.is_busy() && wire.in_transaction());
         assert_eq!(wire.fault(Access::Read), Some(Fault::Conflict));
         wire.begin_lease();
@@ -282,9 +327,40 @@ mod tests {
     fn it_sees_the_fatal_error_that_ends_a_session() {
         let (wire, mut client, mut server) = open();
         client.feed(&message(b'S', b""), &wire);
-        server.feed(&error("57P01"), &wire);
+        server.feed(&error("FATAL", "57P01"), &wire);
         assert_eq!(wire.fault(Access::Write), Some(Fault::Unreachable));
         assert!(wire.is_busy());
+    }
+
+    #[test]
+    fn an_end_says_more_than_an_error_that_came_before() {
+        let (wire, _, mut server) = open();
+        server.feed(&error("ERROR", "40P01"), &wire);
+        wire.end();
+        assert_eq!(wire.fault(Access::Write), Some(Fault::Unreachable));
+    }
+
+    #[test]
+    fn the_codes_of_a_lost_connection_mean_nothing_when_the_session_goes_on() {
+        let (wire, _, mut server) = open();
+        server.feed(&error("ERROR", "08006"), &wire);
+        assert_eq!((wire.fault(Access::Read), wire.has_failed()), (None, true));
+    }
+
+    #[test]
+    fn a_transaction_leaves_no_state_to_reset_and_a_reset_clears_all_but_what_was_prepared() {
+        let (wire, mut client, _) = open();
+        for sql in [&b"BEGIN\0"[..], b"COMMIT\0", b"SAVEPOINT a\0", b"\0"] {
+            client.feed(&message(b'Q', sql), &wire);
+        }
+        assert!(!wire.keeps_state());
+        client.feed(&message(b'Q', b"SET x = 1\0"), &wire);
+        assert!(wire.keeps_state());
+        wire.was_reset();
+        assert!(!wire.keeps_state());
+        client.feed(&message(b'P', b"s\0SET x = 1\0\0\0"), &wire);
+        wire.was_reset();
+        assert!(wire.keeps_state());
     }
 
     #[test]
@@ -316,7 +392,7 @@ mod tests {
         fn it_does_not_matter_where_the_stream_is_cut(cuts in prop::collection::vec(1_usize..9, 1..200)) {
             let (wire, mut client, mut server) = open();
             let sent = [message(b'P', b"s\0SET x = 1\0\0\0"), message(b'S', b""), message(b'Q', b"BEGIN\0")].concat();
-            let received = [message(b'1', b""), message(b'Z', b"I"), error("57P03"), message(b'Z', b"T")].concat();
+            let received = [message(b'1', b""), message(b'Z', b"I"), error("FATAL", "57P03"), message(b'Z', b"T")].concat();
             let mut cuts = cuts.iter().cycle();
             let mut pieces = |bytes: &[u8], feed: &mut dyn FnMut(&[u8])| {
                 let mut rest = bytes;

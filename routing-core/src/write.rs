@@ -1,16 +1,16 @@
-//! A write: wait for a proven primary, check out, run, and never guess what became of it.
+//! A write: run it once on the proven primary, and never guess what became of it.
 
-use tokio::time::{Instant, timeout_at};
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backend::{Backend, Failure, SendFn};
-use crate::choose::{self, Tried};
-use crate::decision::{Access, Reason};
+use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
-use crate::lease::{CapPermit, Lease, Ticket};
-use crate::metrics;
+use crate::lease::Lease;
+use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
-use crate::topology::Primary;
 
 /// Why the answer to a step that was cut is not known.
 const CUT: &str = "the node ceased to be the primary, or to answer";
@@ -25,25 +25,26 @@ enum Step<T, E> {
 }
 
 impl<T, E> Step<T, E> {
-    /// What a watched step came to.
-    fn new(outcome: Option<Result<T, E>>, fault: impl Fn(&E) -> Option<Fault>) -> Self {
+    /// What a watched step came to, with what the connection itself knows of a failure.
+    fn new<B: Backend>(
+        outcome: Option<Result<T, E>>,
+        lease: &Lease<B>,
+        fault: impl Fn(&E) -> Option<Fault>,
+    ) -> Self {
         match outcome {
             None => Self::Cut,
             Some(Ok(value)) => Self::Done(value),
             Some(Err(error)) => {
-                let fault = fault(&error);
+                let fault = B::diagnose(lease, fault(&error));
                 Self::Failed(error, fault)
             }
         }
     }
+}
 
-    /// The same with what the connection itself knows of a failure.
-    fn diagnosed<B: Backend>(self, connection: &B::Connection) -> Self {
-        match self {
-            Self::Failed(error, said) => Self::Failed(error, B::diagnose(connection, said)),
-            step => step,
-        }
-    }
+/// The faults after which nobody knows what became of a statement that was sent.
+fn loses_the_answer(fault: Option<Fault>) -> bool {
+    matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
 }
 
 impl<B: Backend> Routed<B> {
@@ -55,7 +56,7 @@ impl<B: Backend> Routed<B> {
     /// # Cancel safety
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_write(&self) -> Result<Lease<B>, B::Error> {
-        let lease = self.writer_lease(Instant::now() + self.shared().config.acquire_deadline).await?;
+        let lease = self.writer(self.deadline()).await?;
         self.session.mark_wrote();
         Ok(lease)
     }
@@ -74,9 +75,26 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + std::fmt::Display + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let (value, lease) = self.run_statement_keeping(f).await?;
-        lease.end(None);
-        Ok(value)
+        let (value, mut lease) = self.run_statement_keeping(f).await?;
+        // What comes after the last row can still say that the statement failed.
+        let watch = self.watch(&lease);
+        let outcome = watch.unless_lost(B::complete(&mut lease)).await;
+        match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
+            Step::Done(()) => {
+                lease.end(None);
+                Ok(value)
+            }
+            Step::Failed(error, fault) if !loses_the_answer(fault) => {
+                lease.end(fault);
+                Err(E::from(error))
+            }
+            Step::Failed(error, fault) => {
+                let unknown = unknown::<B, E>(&lease, error.to_string());
+                lease.end(fault);
+                Err(unknown)
+            }
+            Step::Cut => Err(unknown::<B, E>(&lease, CUT.to_owned())),
+        }
     }
 
     /// [`run_statement`](Self::run_statement), and the lease on which the closure succeeded: for rows that are still to
@@ -93,37 +111,83 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + std::fmt::Display + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let deadline = Instant::now() + self.shared().config.acquire_deadline;
-        loop {
-            let mut lease =
-                self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
+        let retry = &self.shared().retry;
+        retry.request();
+        let deadline = self.deadline();
+        for attempt in 1.. {
+            let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.session.mark_wrote();
-            let mut watch = self.watch_writer(&lease);
+            let watch = self.watch(&lease);
             let outcome = watch.unless_lost(f.clone()(&mut lease)).await;
-            let step = Step::new(outcome, |error: &E| error.fault(Access::Write)).diagnosed::<B>(&lease);
-            let node = lease.node().clone();
-            let untouched = B::is_untouched(&lease);
+            let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
-                Step::Done(value) => return Ok((value, lease)),
+                Step::Done(value) => {
+                    lease.prove();
+                    return Ok((value, lease));
+                }
+                Step::Failed(error, fault) if loses_the_answer(fault) => {
+                    let unknown = unknown::<B, E>(&lease, error.to_string());
+                    lease.end(fault);
+                    return Err(unknown);
+                }
                 Step::Failed(error, fault) => {
+                    let again = fault == Some(Fault::NotPrimary)
+                        && B::is_untouched(&lease)
+                        && Instant::now() < deadline
+                        && retry.spend();
+                    // A conflict on the primary is the statement's own.
                     lease.end(fault.filter(|fault| *fault != Fault::Conflict));
-                    match fault {
-                        Some(Fault::NotPrimary) if untouched && Instant::now() < deadline => {
-                            self.await_news(deadline).await;
-                        }
-                        Some(Fault::Unreachable | Fault::Unresponsive) => {
-                            let why = error.to_string().into();
-                            return Err(unknown::<B, E>(node.shared_name(), why));
-                        }
-                        _ => return Err(error),
+                    if !again {
+                        return Err(error);
                     }
+                    self.await_news(attempt, deadline).await;
                 }
-                Step::Cut => {
-                    drop(lease);
-                    return Err(unknown::<B, E>(node.shared_name(), CUT.into()));
-                }
+                Step::Cut => return Err(unknown::<B, E>(&lease, CUT.to_owned())),
             }
         }
+        Err(E::from(B::Error::from(RouteError::Closed)))
+    }
+
+    /// A connection to the primary on which a step without effect, such as BEGIN, has succeeded. The step is run again,
+    /// on another connection, when its node or connection failed it.
+    ///
+    /// # Errors
+    /// The step's error, or [`RouteError`] as such.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back everything that it took.
+    pub async fn acquire_write_after<E, F>(&self, step: F) -> Result<Lease<B>, E>
+    where
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<(), E>>,
+    {
+        let retry = &self.shared().retry;
+        retry.request();
+        let deadline = self.deadline();
+        for attempt in 1.. {
+            let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let watch = self.watch(&lease);
+            let outcome = watch.unless_lost(step.clone()(&mut lease)).await;
+            let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
+                Step::Done(()) => {
+                    lease.prove();
+                    self.session.mark_wrote();
+                    return Ok(lease);
+                }
+                Step::Failed(error, fault) => {
+                    lease.end(fault);
+                    (error, fault)
+                }
+                Step::Cut => (writer_changed::<B, E>(&lease), Some(Fault::NotPrimary)),
+            };
+            let again =
+                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
+            if !again {
+                return Err(error);
+            }
+            self.await_news(attempt, deadline).await;
+        }
+        Err(E::from(B::Error::from(RouteError::Closed)))
     }
 
     /// See [`Router::run_write`](crate::Router::run_write).
@@ -141,43 +205,36 @@ impl<B: Backend> Routed<B> {
     {
         let retry = &self.shared().retry;
         retry.request();
-        let deadline = Instant::now() + self.shared().config.acquire_deadline;
+        let deadline = self.deadline();
         for attempt in 1.. {
-            let mut lease =
-                self.writer_lease(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let mut watch = self.watch_writer(&lease);
+            let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
+            let watch = self.watch(&lease);
             let outcome = watch.unless_lost(transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
-            let step = Step::new(outcome, |error: &E| error.fault(Access::Write)).diagnosed::<B>(&lease);
-            let (error, fault) = match step {
-                Step::Done(value) => match self.commit::<E>(lease).await? {
-                    None => return Ok(value),
-                    Some((error, fault)) => (error, fault),
-                },
-                Step::Failed(error, fault) => {
-                    // Nothing was committed, and after a fault the connection is not used again.
-                    if fault.is_none_or(|fault| fault == Fault::Conflict) {
-                        let _ = B::rollback(&mut lease).await;
-                        lease.end(None);
-                    } else {
-                        lease.end(fault);
+            let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
+                Step::Done(value) => {
+                    lease.prove();
+                    match self.commit::<E>(lease).await? {
+                        None => return Ok(value),
+                        Some((error, fault)) => (error, fault),
                     }
+                }
+                // Nothing was committed.
+                Step::Failed(error, fault) => {
+                    roll_back(lease, fault).await;
                     (error, fault)
                 }
-                Step::Cut => {
-                    let from = lease.node().shared_name().clone();
-                    drop(lease);
-                    (E::from(B::Error::from(RouteError::WriterChanged { from })), Some(Fault::NotPrimary))
-                }
+                Step::Cut => (writer_changed::<B, E>(&lease), Some(Fault::NotPrimary)),
             };
             let again =
                 fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
             if !again {
                 return Err(error);
             }
-            if fault == Some(Fault::NotPrimary) {
-                self.await_news(deadline).await;
+            if fault == Some(Fault::Conflict) {
+                tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
+            } else {
+                self.await_news(attempt, deadline).await;
             }
-            tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
         }
         Err(E::from(B::Error::from(RouteError::Closed)))
     }
@@ -187,119 +244,37 @@ impl<B: Backend> Routed<B> {
     async fn commit<E: Failure<B>>(&self, mut lease: Lease<B>) -> Result<Option<(E, Option<Fault>)>, E> {
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
         self.session.mark_wrote();
-        let node = lease.node().clone();
-        let mut watch = self.watch_writer(&lease);
-        let outcome = watch.unless_lost(async { B::commit(&mut lease).await }).await;
-        let step = Step::new(outcome, |error| B::classify(error, Access::Write));
-        match step.diagnosed::<B>(&lease) {
+        let watch = self.watch(&lease);
+        let outcome = watch.unless_lost(B::commit(&mut lease)).await;
+        match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {
                 lease.end(None);
                 Ok(None)
             }
-            Step::Failed(error, fault @ Some(Fault::Unreachable | Fault::Unresponsive)) => {
-                let why = error.to_string().into();
+            Step::Failed(error, fault) if loses_the_answer(fault) => {
+                let unknown = unknown::<B, E>(&lease, error.to_string());
                 lease.end(fault);
-                Err(unknown::<B, E>(node.shared_name(), why))
+                Err(unknown)
             }
             Step::Failed(error, fault) => {
-                lease.end(None);
+                roll_back(lease, fault).await;
                 Ok(Some((E::from(error), fault)))
             }
-            Step::Cut => {
-                drop(lease);
-                Err(unknown::<B, E>(node.shared_name(), CUT.into()))
-            }
+            Step::Cut => Err(unknown::<B, E>(&lease, CUT.to_owned())),
         }
     }
 
-    /// After a node proved not to be the primary: every node is looked at, and the next picture awaited.
-    async fn await_news(&self, deadline: Instant) {
-        let mut versions = self.shared().versions();
-        self.shared().probe_all();
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.shared().config.acquire_deadline
+    }
+
+    /// After a node proved not to be the writer: every node is looked at, and the next picture awaited.
+    async fn await_news(&self, attempt: u32, deadline: Instant) {
+        let shared = self.shared();
+        let mut versions = shared.versions();
+        shared.probe_all();
         let _ = timeout_at(deadline, versions.changed()).await;
-    }
-
-    /// A connection to the proven primary.
-    async fn writer_lease(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
-        let shared = self.shared();
-        let began = Instant::now();
-        let patience = deadline.min(began + shared.config.write_wait);
-        let mut waiting: Option<CapPermit> = None;
-        let mut tried = Tried::default();
-        loop {
-            if self.router.cluster().is_closed() {
-                return Err(RouteError::Closed);
-            }
-            let mut versions = shared.versions();
-            let now = Instant::now();
-            if let Some(ticket) = self.writer_ticket(&tried, now) {
-                drop(waiting.take());
-                let (id, epoch) = (ticket.node().id(), ticket.epoch());
-                self.router.enter_epoch(epoch, id);
-                let decision = ticket.decision();
-                match self.check_out(ticket, deadline).await {
-                    // The primary may have changed while the connection was opened.
-                    Ok(lease) if shared.peek().epoch == epoch => {
-                        self.session.decided(decision);
-                        return Ok(lease);
-                    }
-                    Ok(lease) => drop(lease),
-                    Err(fault) => {
-                        tried.add(id, fault);
-                        if fault == Fault::NotPrimary {
-                            shared.probe_all();
-                        }
-                    }
-                }
-                continue;
-            }
-            if now >= patience {
-                return Err(self.no_writer(&tried, began, now));
-            }
-            if waiting.is_none() {
-                waiting = shared.write_waiters.take();
-                if waiting.is_none() {
-                    metrics::shed("write_waiters");
-                    return Err(RouteError::TooManyWaiters { limit: shared.write_waiters.limit() });
-                }
-            }
-            let soon = (now + shared.config.suspect_probe_interval).min(patience);
-            let _ = timeout_at(soon, versions.changed()).await;
-            tried.clear();
-        }
-    }
-
-    /// A place on the proven primary. Draining does not keep writes away: they have nowhere else to go.
-    fn writer_ticket(&self, tried: &Tried, now: Instant) -> Option<Ticket> {
-        let shared = self.shared();
-        let topology = shared.peek();
-        let state = topology.writer(now, shared.limits.writer_lease).ok().flatten()?;
-        if state.blocked.is_some() || tried.fault(state.node.id()).is_some() {
-            return None;
-        }
-        let trial = match state.node.admission(now) {
-            crate::Admission::Admitted => false,
-            crate::Admission::Trial if state.node.take_trial() => true,
-            crate::Admission::Trial => return None,
-            crate::Admission::Refused(_) => return None,
-        };
-        let decision = (state.role, Access::Write, Reason::Writer);
-        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.epoch))
-    }
-
-    fn no_writer(&self, tried: &Tried, began: Instant, now: Instant) -> RouteError {
-        let shared = self.shared();
-        let topology = shared.peek();
-        let refusals = choose::write_refusals(&topology, tried, shared.limits, now);
-        match &topology.primary {
-            Primary::Ambiguous(claims) => RouteError::AmbiguousPrimary(claims.clone()),
-            Primary::Unknown => RouteError::NoPrimary(refusals),
-            Primary::Known { .. } => RouteError::DeadlineExceeded {
-                access: Access::Write,
-                after: now.saturating_duration_since(began),
-                refusals,
-            },
-        }
+        tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
     }
 }
 
@@ -313,6 +288,22 @@ where
     f(lease).await
 }
 
-fn unknown<B: Backend, E: From<B::Error>>(node: &std::sync::Arc<str>, why: std::sync::Arc<str>) -> E {
-    E::from(B::Error::from(CommitUnknown { node: node.clone(), why }))
+/// Ends a transaction that was not committed. After a fault that ends the connection there is nothing to send; a
+/// connection that does not roll back in time is closed, which does.
+async fn roll_back<B: Backend>(mut lease: Lease<B>, fault: Option<Fault>) {
+    if fault.is_some_and(Fault::ends_connection) {
+        return lease.end(fault);
+    }
+    if timeout(CLEANUP_TIMEOUT, B::rollback(&mut lease)).await.is_ok() {
+        lease.end(fault.filter(|fault| *fault != Fault::Conflict));
+    }
+}
+
+fn writer_changed<B: Backend, E: From<B::Error>>(lease: &Lease<B>) -> E {
+    E::from(B::Error::from(RouteError::WriterChanged { from: lease.node().shared_name().clone() }))
+}
+
+fn unknown<B: Backend, E: From<B::Error>>(lease: &Lease<B>, why: String) -> E {
+    let node = Arc::clone(lease.node().shared_name());
+    E::from(B::Error::from(CommitUnknown { node, why: why.into() }))
 }

@@ -1,67 +1,116 @@
-//! Watching over what runs on the writer.
+//! Waiting for the writer.
 
-use std::fmt;
-use std::sync::Arc;
-
-use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
+use crate::choose::{self, Tried};
 use crate::cluster::Shared;
-use crate::lease::Lease;
+use crate::decision::{Access, Reason};
+use crate::error::RouteError;
+use crate::fault::Fault;
+use crate::lease::{CapPermit, Lease, Ticket};
+use crate::metrics;
+use crate::node::{Admission, NodeId};
 use crate::router::Routed;
-
-/// Ends a step on a write connection when its node ceases to be the writer: another one is accepted, or the monitor
-/// declares the node dead. Without it a statement on a frozen server would wait for ever.
-pub struct WriterWatch {
-    shared: Arc<Shared>,
-    epoch: u64,
-    losses: watch::Receiver<u64>,
-}
+use crate::topology::Primary;
 
 impl<B: Backend> Routed<B> {
-    /// Watches the node of a write lease from now on.
-    #[must_use]
-    pub fn watch_writer(&self, lease: &Lease<B>) -> WriterWatch {
-        WriterWatch {
-            shared: self.router().cluster().shared().clone(),
-            epoch: lease.epoch(),
-            losses: lease.node().losses(),
-        }
-    }
-}
-
-impl WriterWatch {
-    /// Runs a step. `None`: the node ceased to be the writer meanwhile, and the step was dropped where it was, so what
-    /// it had sent may or may not take effect.
-    ///
-    /// # Cancel safety
-    /// That of the step.
-    pub async fn unless_lost<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
-        let mut versions = self.shared.versions();
-        let changed = async {
-            while self.shared.peek().epoch == self.epoch {
-                if versions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+    /// A connection to the proven primary.
+    pub(crate) async fn writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
+        let shared = self.shared();
+        let began = Instant::now();
+        let patience = deadline.min(began + shared.config.write_wait);
+        let mut waiting: Option<CapPermit> = None;
+        let mut tried = Tried::default();
+        loop {
+            if self.router().is_closed() {
+                return Err(RouteError::Closed);
+            }
+            let mut versions = shared.versions();
+            let now = Instant::now();
+            if let Some(ticket) = self.writer_ticket(&tried, now) {
+                drop(waiting.take());
+                if let Some(lease) = self.try_writer(ticket, &mut tried, deadline).await {
+                    return Ok(lease);
+                }
+                continue;
+            }
+            if now >= patience {
+                return Err(self.no_writer(&tried, began, now));
+            }
+            if waiting.is_none() {
+                waiting = shared.write_waiters.take();
+                if waiting.is_none() {
+                    metrics::shed("write_waiters");
+                    return Err(RouteError::TooManyWaiters { limit: shared.write_waiters.limit() });
                 }
             }
-        };
-        tokio::select! {
-            biased;
-            outcome = step => Some(outcome),
-            () = changed => None,
-            Ok(()) = self.losses.changed() => None,
+            let soon = (now + shared.config.suspect_probe_interval).min(patience);
+            let _ = timeout_at(soon, versions.changed()).await;
+            // What it said last stays, for the error; it may be asked again.
+            tried.forgive();
         }
     }
 
-    /// Whether another writer has been accepted already.
-    #[must_use]
-    pub fn has_changed(&self) -> bool {
-        self.shared.peek().epoch != self.epoch
+    async fn try_writer(&self, ticket: Ticket, tried: &mut Tried, deadline: Instant) -> Option<Lease<B>> {
+        let shared = self.shared();
+        let (id, epoch, decision) = (ticket.node().id(), ticket.epoch(), ticket.decision());
+        self.router().enter_epoch(epoch, id);
+        match self.check_out(ticket, deadline).await {
+            // The primary may have changed, or gone unproven, while the connection was waited for.
+            Ok(lease) if still_writer(shared, id, epoch) => {
+                self.session().decided(decision);
+                Some(lease)
+            }
+            Ok(lease) => {
+                lease.give_back_unused();
+                None
+            }
+            Err(fault) => {
+                tried.add(id, fault);
+                if fault == Fault::NotPrimary {
+                    shared.probe_all();
+                }
+                None
+            }
+        }
+    }
+
+    /// A place on the proven primary. Draining does not keep writes away: they have nowhere else to go.
+    fn writer_ticket(&self, tried: &Tried, now: Instant) -> Option<Ticket> {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let state = topology.writer(now, shared.limits.writer_lease).ok().flatten()?;
+        if state.blocked.is_some() || tried.fault(state.node.id()).is_some() {
+            return None;
+        }
+        let trial = match state.node.admission(now) {
+            Admission::Admitted => false,
+            Admission::Trial if state.node.take_trial() => true,
+            Admission::Trial | Admission::Refused(_) => return None,
+        };
+        let decision = (state.role, Access::Write, Reason::Writer);
+        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.lineage.epoch))
+    }
+
+    fn no_writer(&self, tried: &Tried, began: Instant, now: Instant) -> RouteError {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let refusals = choose::write_refusals(&topology, tried, shared.limits, now);
+        match &topology.primary {
+            Primary::Ambiguous(claims) => RouteError::AmbiguousPrimary(claims.clone()),
+            Primary::Unknown => RouteError::NoPrimary(refusals),
+            Primary::Known { .. } => RouteError::DeadlineExceeded {
+                access: Access::Write,
+                after: now.saturating_duration_since(began),
+                refusals,
+            },
+        }
     }
 }
 
-impl fmt::Debug for WriterWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriterWatch").field("epoch", &self.epoch).finish_non_exhaustive()
-    }
+fn still_writer(shared: &Shared, id: NodeId, epoch: u64) -> bool {
+    let topology = shared.peek();
+    let writer = topology.writer(Instant::now(), shared.limits.writer_lease).ok().flatten();
+    topology.lineage.epoch == epoch && writer.is_some_and(|writer| writer.node.id() == id)
 }

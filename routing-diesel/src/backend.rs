@@ -6,6 +6,7 @@ use routing_core::probe::Prober;
 use routing_core::{
     Access, Backend, ConfigError, DatabaseUrl, Fault, Node, PoolStatus, Routed, RouterConfig, Usage,
 };
+use tokio::time::Instant;
 use tokio_postgres::Config;
 
 use crate::connection::Connection;
@@ -76,7 +77,19 @@ impl Backend for Diesel {
     }
 
     fn diagnose(connection: &Connection, said: Option<Fault>) -> Option<Fault> {
-        connection.fault().or(said)
+        connection.diagnose(said)
+    }
+
+    fn finished(connection: &mut Connection) {
+        connection.set_finished();
+    }
+
+    async fn complete(connection: &mut Connection) -> Result<(), Error> {
+        Ok(connection.complete().await?)
+    }
+
+    fn opened(connection: &Connection) -> Instant {
+        connection.opened()
     }
 
     fn is_untouched(connection: &Connection) -> bool {

@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
+use routing_core::wire::Wire;
 use routing_core::{Access, Fault, Usage};
+use tokio::time::{Instant, timeout};
 
+use crate::error::made_here;
 use crate::pool::{Pooled, terminate};
 
 /// A connection out of a node's pool: by dereference an `AsyncPgConnection`.
@@ -17,12 +22,14 @@ pub struct Connection {
     /// `None` only while it is being dropped.
     object: Option<Pooled>,
     access: Access,
+    /// The last step ran to its end: nothing is under way between Diesel and the socket.
+    finished: bool,
 }
 
 impl Connection {
     pub(crate) fn new(object: Pooled, access: Access) -> Self {
         object.wire.begin_lease();
-        Self { object: Some(object), access }
+        Self { object: Some(object), access, finished: false }
     }
 
     fn object(&self) -> &Pooled {
@@ -30,22 +37,53 @@ impl Connection {
         self.object.as_ref().expect("a connection holds its object until it is dropped")
     }
 
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.object().wire
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.object().opened()
+    }
+
     pub(crate) fn usage(&self) -> Usage {
-        let wire = &self.object().wire;
-        match self.fault() {
+        match self.wire().fault(self.access) {
             Some(fault) => Usage::Failed(fault),
-            None if wire.is_busy() => Usage::Abandoned,
+            None if self.wire().is_busy() => Usage::Abandoned,
             None => Usage::Answered,
         }
     }
 
-    /// What the server said on it during this lease.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.object().wire.fault(self.access)
+    /// What a failure says about the node, of which Diesel's error said `said`. The wire knows better, unless the failure
+    /// happened elsewhere.
+    pub(crate) fn diagnose(&self, said: Option<Fault>) -> Option<Fault> {
+        match self.wire().fault(self.access) {
+            Some(fault) => Some(fault),
+            // Diesel could not even send the statement: a value that does not encode, or a transaction that it has lost
+            // count of. The server owes nothing and knows nothing of it.
+            None if said == Some(Fault::Unresponsive) && !self.wire().is_busy() => None,
+            None => said,
+        }
     }
 
     pub(crate) fn is_untouched(&self) -> bool {
-        !self.object().wire.has_completed()
+        !self.wire().has_completed() && !self.wire().has_ended() && !self.wire().is_busy()
+    }
+
+    pub(crate) fn set_finished(&mut self) {
+        self.finished = true;
+    }
+
+    /// Waits until the server owes nothing; what it says last can be that the statement failed after all.
+    pub(crate) async fn complete(&mut self) -> Result<(), DieselError> {
+        if !self.wire().is_busy() {
+            return Ok(());
+        }
+        self.batch_execute("").await?;
+        if self.wire().has_failed() {
+            let message = "the server failed the statement after its first row";
+            return Err(made_here(DatabaseErrorKind::Unknown, message));
+        }
+        Ok(())
     }
 }
 
@@ -68,43 +106,57 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(object) = self.object.take() else { return };
         let wire = &object.wire;
-        let ended = self.access_fault(&object).is_some_and(Fault::ends_connection);
-        let (busy, transaction, dirty) = (wire.is_busy(), wire.in_transaction(), wire.keeps_state());
+        let over = wire.has_ended() || wire.fault(self.access).is_some_and(Fault::ends_connection);
+        let settled = self.finished && !wire.is_busy();
+        let clean = settled && !wire.in_transaction() && !wire.keeps_state() && !wire.spoiled_statement();
         match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !over && !clean => {
+                runtime.spawn(restore(object, settled));
+            }
+            Ok(_) if !over => drop(object),
             // Dropping what was taken out closes it.
-            _ if ended => drop(object.discard()),
-            Ok(runtime) if busy => {
-                runtime.spawn(terminate(object.discard()));
-            }
-            // Diesel counts transactions on its side as well, and cannot be told that one was rolled back behind it.
-            _ if busy || transaction => drop(object.discard()),
-            Ok(runtime) if dirty => {
-                runtime.spawn(restore(object));
-            }
-            Err(_) if dirty => drop(object.discard()),
-            _ => drop(object),
+            _ => drop(object.discard()),
         }
     }
 }
 
-impl Connection {
-    fn access_fault(&self, object: &Pooled) -> Option<Fault> {
-        object.wire.fault(self.access)
+/// How long a server that seems to owe nothing, or only the end of an answer, is waited for before it is taken to be at
+/// work.
+const LAST_WORD: Duration = Duration::from_millis(20);
+
+/// Gives a connection back once nothing is under way on it, as it was at its start. One that stays busy is cancelled on
+/// the server and closed; one in a transaction is closed, since Diesel counts transactions on its side as well and cannot
+/// be told that one was rolled back behind it.
+async fn restore(mut object: Pooled, settled: bool) {
+    if AnsiTransactionManager::is_broken_transaction_manager(&mut object.connection) {
+        return terminate_if_busy(object).await;
     }
+    if !settled {
+        // Behind whatever was handed to the driver and not sent yet.
+        match timeout(LAST_WORD, object.connection.batch_execute("")).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return terminate_if_busy(object).await,
+        }
+    }
+    if object.wire.in_transaction() || object.wire.spoiled_statement() {
+        return drop(object.discard());
+    }
+    if object.wire.keeps_state() {
+        match timeout(CLEANUP_TIMEOUT, object.connection.batch_execute(RESET_SQL)).await {
+            Ok(Ok(())) => object.wire.was_reset(),
+            failed => {
+                tracing::debug!(?failed, "a connection could not be reset and is closed");
+                return drop(object.discard());
+            }
+        }
+    }
+    drop(object);
 }
 
-/// Brings a connection back to how it started and gives it back; closes it when that fails.
-async fn restore(mut object: Pooled) {
-    match tokio::time::timeout(CLEANUP_TIMEOUT, object.connection.batch_execute(RESET_SQL)).await {
-        Ok(Ok(())) => drop(object),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection could not be reset and is closed");
-            drop(object.discard());
-        }
-        Err(_) => {
-            tracing::debug!("resetting a connection took too long; it is closed");
-            drop(object.discard());
-        }
+async fn terminate_if_busy(object: Pooled) {
+    let physical = object.discard();
+    if physical.wire.is_busy() && !physical.wire.has_ended() {
+        terminate(physical).await;
     }
 }
 

@@ -21,9 +21,9 @@ pub enum Error {
     /// The local pool gave no connection in time. It says nothing about the server.
     #[error("no connection of the pool was free in time")]
     Saturated,
-    /// The server did not answer in time while a connection was opened or checked.
-    #[error("the server did not answer in time while {0}")]
-    Unresponsive(&'static str),
+    /// The server let no connection in, in time.
+    #[error("the server let no connection in, in time")]
+    Unresponsive,
     /// The pool is closed.
     #[error("the pool is closed")]
     Closed,
@@ -58,7 +58,7 @@ impl From<CheckoutError<ConnectError>> for Error {
         match error {
             CheckoutError::Driver(error) => Self::Connect(error),
             CheckoutError::Saturated => Self::Saturated,
-            CheckoutError::Unresponsive(step) => Self::Unresponsive(step),
+            CheckoutError::Unresponsive => Self::Unresponsive,
             _ => Self::Closed,
         }
     }
@@ -111,9 +111,9 @@ pub fn is_commit_unknown(error: &DieselError) -> bool {
 }
 
 /// An error made here, in the place where Diesel expects one of the server's.
-pub(crate) fn lost(message: &'static str) -> DieselError {
+pub(crate) fn made_here(kind: DatabaseErrorKind, message: &'static str) -> DieselError {
     let information: Box<dyn DatabaseErrorInformation + Send + Sync> = Box::new(message.to_owned());
-    DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, information)
+    DieselError::DatabaseError(kind, information)
 }
 
 impl Failure<Diesel> for Error {

@@ -5,7 +5,7 @@
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use routing_core::{Access, Fault};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::Severity;
 
 use crate::error::{ConnectError, Error};
 
@@ -14,7 +14,7 @@ pub(crate) fn of_error(error: &Error, access: Access) -> Option<Fault> {
         // The router has dealt with the node already.
         Error::Route(_) | Error::CommitUnknown(_) => None,
         Error::Saturated => Some(Fault::Saturated),
-        Error::Unresponsive(_) => Some(Fault::Unresponsive),
+        Error::Unresponsive => Some(Fault::Unresponsive),
         Error::Closed => Some(Fault::Unreachable),
         Error::Connect(error) => of_connect(error, access),
         Error::Database(error) => of_diesel(error, access),
@@ -35,9 +35,12 @@ fn of_connect(error: &ConnectError, access: Access) -> Option<Fault> {
 
 /// An error of the driver, which shows its SQLSTATE.
 pub(crate) fn of_driver(error: &tokio_postgres::Error, access: Access) -> Option<Fault> {
-    match error.code().map(SqlState::code) {
-        Some(code) => Fault::of_sqlstate(code, access),
-        // Without one the server said nothing: the connection failed. A bad parameter of the URL is found at the start.
+    match error.as_db_error() {
+        Some(said) => {
+            let fatal = matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+            Fault::of_server_error(said.code().code(), fatal, access)
+        }
+        // The server said nothing: the connection failed. A bad parameter of the URL is found at the start.
         None => Some(Fault::Unreachable),
     }
 }
@@ -48,9 +51,10 @@ pub(crate) fn of_diesel(error: &DieselError, access: Access) -> Option<Fault> {
     match error {
         DieselError::DatabaseError(kind, _) => match kind {
             Kind::SerializationFailure => Some(Fault::Conflict),
-            Kind::ReadOnlyTransaction => Fault::of_sqlstate("25006", access),
+            Kind::ReadOnlyTransaction => Fault::of_server_error("25006", false, access),
             Kind::ClosedConnection => Some(Fault::Unreachable),
-            // Nothing came back, for whatever reason: a probe tells more than a guess.
+            // Nothing came back, for whatever reason: a probe tells more than a guess. (Also said of a statement that could
+            // not be sent at all; the connection itself knows, see `Backend::diagnose`.)
             Kind::UnableToSendCommand => Some(Fault::Unresponsive),
             Kind::UniqueViolation
             | Kind::ForeignKeyViolation

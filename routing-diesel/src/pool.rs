@@ -9,7 +9,7 @@ use routing_core::{Access, NotWritable};
 use tokio::task::AbortHandle;
 use tokio_postgres::{CancelToken, Config, NoTls, SimpleQueryMessage};
 
-use crate::error::{ConnectError, lost};
+use crate::error::ConnectError;
 use crate::session::{Watched, open};
 
 /// One node's connections for one kind of access.
@@ -25,20 +25,19 @@ pub(crate) struct Physical {
     cancel: CancelToken,
     config: Arc<Config>,
     /// The task that moves the bytes. Ending it closes the socket.
-    driver: AbortHandle,
+    driver: Guard,
 }
 
 impl Drop for Physical {
     fn drop(&mut self) {
         // Without its client the driver says goodbye to the server and ends, unless an answer is still owed.
-        if self.wire.is_busy() {
-            self.driver.abort();
+        if !self.wire.is_busy() {
+            self.driver.disarm();
         }
     }
 }
 
 /// Opens and checks connections of one node for one kind of access.
-#[derive(Debug)]
 pub(crate) struct DieselConnector {
     config: Arc<Config>,
     access: Access,
@@ -74,7 +73,7 @@ impl Connector for DieselConnector {
             ending.end();
         });
         // From here on a dropped future ends the driver.
-        let guard = Guard(driver.abort_handle());
+        let guard = Guard(Some(driver.abort_handle()));
         if self.access == Access::Write {
             let (in_recovery, read_only) = role(&client.simple_query(SESSION_SQL).await?);
             NotWritable::check(in_recovery, read_only)?;
@@ -82,14 +81,14 @@ impl Connector for DieselConnector {
         let cancel = client.cancel_token();
         let connection = AsyncPgConnection::try_from(client).await?;
         wire.set_up();
-        let driver = guard.disarm();
-        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver })
+        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver: guard })
+    }
+
+    fn is_alive(&self, physical: &Physical) -> bool {
+        !physical.wire.has_ended()
     }
 
     async fn check(&self, physical: &mut Physical) -> Result<(), ConnectError> {
-        if physical.wire.has_ended() {
-            return Err(diesel::ConnectionError::CouldntSetupConfiguration(lost("it has ended")).into());
-        }
         // The empty statement: one round trip that no server log shows.
         let answer = physical.connection.batch_execute("").await;
         answer.map_err(|error| diesel::ConnectionError::CouldntSetupConfiguration(error).into())
@@ -97,19 +96,19 @@ impl Connector for DieselConnector {
 }
 
 /// Ends a task unless it is disarmed.
-struct Guard(AbortHandle);
+struct Guard(Option<AbortHandle>);
 
 impl Guard {
-    fn disarm(self) -> AbortHandle {
-        let handle = self.0.clone();
-        std::mem::forget(self);
-        handle
+    fn disarm(&mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

@@ -31,8 +31,5 @@ pub async fn connect_primary(router: &Router<Diesel>, wait: Duration) -> Result<
         tokio::spawn(async move { drop(connection.await) });
         Ok::<_, ConnectError>(AsyncPgConnection::try_from(client).await?)
     };
-    tokio::time::timeout(limit, connecting)
-        .await
-        .map_err(|_| Error::Unresponsive("connecting"))?
-        .map_err(Error::from)
+    tokio::time::timeout(limit, connecting).await.map_err(|_| Error::Unresponsive)?.map_err(Error::from)
 }

@@ -8,21 +8,23 @@ use diesel::deserialize::FromSqlRow;
 use diesel::expression::QueryMetadata;
 use diesel::pg::Pg;
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
-use diesel::result::Error as DieselError;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::AsyncConnectionCore;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use routing_core::{Access, Failure, Lease};
 
 use crate::backend::Diesel;
+use crate::error::made_here;
 use crate::read::ReadHandle;
 
 /// A stream of rows that owns its connection. Dropping it before its end cancels the statement on the server and closes
-/// the connection.
+/// the connection. It ends with an error when its node is declared dead.
 pub struct RoutedStream<U> {
     first: Option<Result<U, DieselError>>,
-    rest: BoxStream<'static, Result<U, DieselError>>,
+    rest: Option<BoxStream<'static, Result<U, DieselError>>>,
     /// Reported when the rows end; held until then.
     lease: Option<Lease<Diesel>>,
+    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl ReadHandle {
@@ -50,7 +52,9 @@ impl ReadHandle {
             Ok::<_, DieselError>((first.map(Ok), Rows(rest)))
         };
         let ((first, Rows(rest)), lease) = self.routed().run_read_keeping(first_row).await?;
-        Ok(RoutedStream { first, rest, lease: Some(lease) })
+        let watch = self.routed().watch(&lease);
+        let lost = Box::pin(async move { watch.end().await });
+        Ok(RoutedStream { first, rest: Some(rest), lease: Some(lease), lost })
     }
 }
 
@@ -64,19 +68,26 @@ impl<U: Unpin> Stream for RoutedStream<U> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
-        let next = self.rest.poll_next_unpin(context);
-        let fault = match &next {
-            Poll::Ready(None) => Some(None),
-            Poll::Ready(Some(Err(error))) => Some(Failure::<Diesel>::fault(error, Access::Read)),
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => None,
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let next = match rest.poll_next_unpin(context) {
+            Poll::Ready(next) => next,
+            Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
+                let message = "the node was lost while its rows were read";
+                Some(Err(made_here(DatabaseErrorKind::ClosedConnection, message)))
+            }
+            Poll::Pending => return Poll::Pending,
         };
-        if let Some(fault) = fault
-            && let Some(lease) = self.lease.take()
-        {
-            let fault = lease.fault().or(fault);
+        let fault = match &next {
+            Some(Ok(_)) => return Poll::Ready(next),
+            Some(Err(error)) => Failure::<Diesel>::fault(error, Access::Read),
+            None => None,
+        };
+        self.rest = None;
+        if let Some(lease) = self.lease.take() {
+            let fault = lease.diagnose(fault);
             lease.end(fault);
         }
-        next
+        Poll::Ready(next)
     }
 }
 

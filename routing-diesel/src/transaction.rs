@@ -1,8 +1,11 @@
 //! The steps of a transaction.
 
-use diesel::result::Error as DieselError;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use routing_core::Access;
+
+use crate::connection::Connection;
+use crate::error::made_here;
 
 /// Begins a transaction: READ ONLY for reading, whatever the session's default.
 pub(crate) async fn begin(connection: &mut AsyncPgConnection, access: Access) -> Result<(), DieselError> {
@@ -12,8 +15,15 @@ pub(crate) async fn begin(connection: &mut AsyncPgConnection, access: Access) ->
     }
 }
 
-/// Commits it.
-pub(crate) async fn commit(connection: &mut AsyncPgConnection) -> Result<(), DieselError> {
+/// Commits it. The server would answer the COMMIT of a transaction in which a statement has failed with a rollback, and
+/// call that a success; here it is an error, and the transaction is rolled back.
+pub(crate) async fn commit(connection: &mut Connection) -> Result<(), DieselError> {
+    if connection.wire().transaction_failed() {
+        rollback(connection).await?;
+        let message = "a statement failed in the transaction: it was rolled back, not committed";
+        return Err(made_here(DatabaseErrorKind::Unknown, message));
+    }
+    let connection: &mut AsyncPgConnection = connection;
     AnsiTransactionManager::commit_transaction(connection).await
 }
 

@@ -6,6 +6,7 @@ use routing_core::probe::Prober;
 use routing_core::{Access, Backend, ConfigError, Fault, Node, PoolStatus, Routed, RouterConfig, Usage};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Error;
@@ -84,6 +85,14 @@ impl Backend for SeaOrm {
 
     fn usage(connection: &Connection) -> Usage {
         connection.usage()
+    }
+
+    fn diagnose(connection: &Connection, said: Option<Fault>) -> Option<Fault> {
+        said.or(connection.is_lost().then_some(Fault::Unreachable))
+    }
+
+    fn opened(connection: &Connection) -> Instant {
+        connection.opened()
     }
 
     async fn begin(connection: &mut Connection, access: Access) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use crate::error::wrap;
 use crate::pool::Pooled;
@@ -19,17 +20,19 @@ use crate::session::Session;
 ///
 /// Dropped with a statement unanswered, it is closed and its server process ended. Dropped with a transaction open or
 /// with session state set, it is rolled back and reset before anyone else gets it.
-#[derive(Clone)]
 pub struct Connection(Arc<Held>);
 
 struct Held {
     object: Arc<Mutex<Option<Pooled>>>,
+    opened: Instant,
     session: Session,
 }
 
 impl Connection {
     pub(crate) fn new(object: Pooled) -> Self {
-        Self(Arc::new(Held { object: Arc::new(Mutex::new(Some(object))), session: Session::default() }))
+        let opened = object.opened();
+        let object = Arc::new(Mutex::new(Some(object)));
+        Self(Arc::new(Held { object, opened, session: Session::default() }))
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -38,6 +41,19 @@ impl Connection {
 
     pub(crate) fn is_lost(&self) -> bool {
         self.0.session.is_lost()
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.0.session
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
+    /// The same connection, for a stream of rows that its lease outlives.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// Runs `BEGIN …`; from now on a drop rolls back.
@@ -65,6 +81,7 @@ impl Connection {
     /// The physical connection for one statement. Until [`Open::answered`] it counts as busy, so that a dropped future
     /// leaves it marked.
     async fn open(&self) -> Result<Open<'_>, DbErr> {
+        self.0.session.refuse_while_streaming()?;
         let guard = self.0.object.lock().await;
         self.0.session.occupy()?;
         Ok(Open { guard, session: &self.0.session })
@@ -72,8 +89,10 @@ impl Connection {
 
     pub(crate) async fn open_owned(&self, sql: &str) -> Result<OpenRows, DbErr> {
         self.0.session.note(sql);
+        self.0.session.refuse_while_streaming()?;
         let guard = self.0.object.clone().lock_owned().await;
         self.0.session.occupy()?;
+        self.0.session.set_streaming(true);
         Ok(OpenRows { guard, held: self.0.clone() })
     }
 }
@@ -112,9 +131,30 @@ impl OpenRows {
     }
 }
 
+impl Drop for OpenRows {
+    fn drop(&mut self) {
+        self.held.session.set_streaming(false);
+    }
+}
+
 fn physical(object: &mut Option<Pooled>) -> &mut PgConnection {
     // Only `Held::drop` takes it out.
     &mut object.as_mut().expect("a connection holds its object until it is dropped").connection
+}
+
+/// What the protocol can carry: it counts parameters with 16 bits. Beyond that sqlx reports a broken protocol, as it does
+/// when the server's answer makes no sense.
+const MOST_PARAMETERS: usize = 65_535;
+
+/// Refuses a statement that cannot be sent.
+pub(crate) fn sendable(statement: &Statement) -> Result<(), DbErr> {
+    let count = statement.values.as_ref().map_or(0, |values| values.0.len());
+    if count > MOST_PARAMETERS {
+        let message =
+            format!("the statement has {count} parameters; PostgreSQL takes {MOST_PARAMETERS} at most");
+        return Err(DbErr::Query(RuntimeErr::Internal(message)));
+    }
+    Ok(())
 }
 
 /// A statement as sqlx takes it.
@@ -130,6 +170,7 @@ impl ConnectionTrait for Connection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        sendable(&statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).execute(open.connection()).await;
@@ -146,6 +187,7 @@ impl ConnectionTrait for Connection {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        sendable(&statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).fetch_optional(open.connection()).await;
@@ -153,6 +195,7 @@ impl ConnectionTrait for Connection {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        sendable(&statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
         let outcome = prepared(&statement).fetch_all(open.connection()).await;

@@ -21,9 +21,9 @@ pub enum Error {
     /// The local pool gave no connection in time. It says nothing about the server.
     #[error("no connection of the pool was free in time")]
     Saturated,
-    /// The server did not answer in time while a connection was opened or checked.
-    #[error("the server did not answer in time while {0}")]
-    Unresponsive(&'static str),
+    /// The server let no connection in, in time.
+    #[error("the server let no connection in, in time")]
+    Unresponsive,
     /// The pool is closed.
     #[error("the pool is closed")]
     Closed,
@@ -37,7 +37,7 @@ impl From<CheckoutError<sqlx::Error>> for Error {
         match error {
             CheckoutError::Driver(error) => Self::Database(wrap(error)),
             CheckoutError::Saturated => Self::Saturated,
-            CheckoutError::Unresponsive(step) => Self::Unresponsive(step),
+            CheckoutError::Unresponsive => Self::Unresponsive,
             _ => Self::Closed,
         }
     }

@@ -2,6 +2,8 @@
 
 use routing_core::{Access, Fault, NotWritable};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::Error;
 
@@ -10,7 +12,7 @@ pub(crate) fn of_error(error: &Error, access: Access) -> Option<Fault> {
         // The router has dealt with the node already.
         Error::Route(_) | Error::CommitUnknown(_) => None,
         Error::Saturated => Some(Fault::Saturated),
-        Error::Unresponsive(_) => Some(Fault::Unresponsive),
+        Error::Unresponsive => Some(Fault::Unresponsive),
         Error::Closed => Some(Fault::Unreachable),
         Error::Database(error) => of_database(error, access),
     }
@@ -32,7 +34,9 @@ pub(crate) fn of_database(error: &DbErr, access: Access) -> Option<Fault> {
 pub(crate) fn of_driver(error: &sqlx::Error, access: Access) -> Option<Fault> {
     use sqlx::Error as E;
     match error {
-        E::Database(error) => error.code().and_then(|code| Fault::of_sqlstate(&code, access)),
+        E::Database(error) => {
+            error.code().and_then(|code| Fault::of_server_error(&code, is_fatal(&**error), access))
+        }
         E::Io(_) | E::Tls(_) | E::WorkerCrashed | E::PoolClosed => Some(Fault::Unreachable),
         // The stream is out of step with the protocol: what comes next on it cannot be trusted.
         E::Protocol(_) => Some(Fault::Unreachable),
@@ -61,9 +65,19 @@ pub(crate) fn of_driver(error: &sqlx::Error, access: Access) -> Option<Fault> {
     }
 }
 
+fn is_fatal(error: &dyn DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
 /// Whether the connection cannot be used after this error.
 pub(crate) fn ends_connection(error: &sqlx::Error) -> bool {
-    of_driver(error, Access::Read).is_some_and(Fault::ends_connection)
+    match error {
+        // "Cached plan must not change result type": sqlx would go on using the prepared statement.
+        sqlx::Error::Database(error) if error.code().as_deref() == Some("0A000") => true,
+        sqlx::Error::Database(error) => is_fatal(&**error),
+        _ => of_driver(error, Access::Read).is_some_and(Fault::ends_connection),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
 use routing_core::{Access, NotWritable};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 
 /// One node's connections for one kind of access.
 pub(crate) type Pool = pool::Pool<SqlxConnector>;
@@ -12,17 +12,15 @@ pub(crate) type Pool = pool::Pool<SqlxConnector>;
 pub(crate) type Pooled = pool::Pooled<SqlxConnector>;
 
 /// An open connection.
-#[derive(Debug)]
 pub(crate) struct Physical {
     pub(crate) connection: PgConnection,
-    /// The server's process.
-    process: i32,
+    /// The server's process: its number, and when it was started, since numbers are used again.
+    process: (i32, String),
     /// Where to reach the server to end that process.
     options: PgConnectOptions,
 }
 
 /// Opens and checks connections of one node for one kind of access.
-#[derive(Debug)]
 pub(crate) struct SqlxConnector {
     options: PgConnectOptions,
     access: Access,
@@ -49,7 +47,11 @@ impl Connector for SqlxConnector {
             NotWritable::check(row.try_get(1)?, row.try_get(2)?)
                 .map_err(|refused| sqlx::Error::AnyDriverError(Box::new(refused)))?;
         }
-        Ok(Physical { connection, process: row.try_get(0)?, options: self.options.clone() })
+        Ok(Physical {
+            connection,
+            process: (row.try_get(0)?, row.try_get(3)?),
+            options: self.options.clone(),
+        })
     }
 
     async fn check(&self, physical: &mut Physical) -> Result<(), sqlx::Error> {
@@ -57,13 +59,16 @@ impl Connector for SqlxConnector {
     }
 }
 
-/// Ends a server process whose statement nobody waits for any more, and only then closes the connection: until then its
-/// number cannot be another process's. (sqlx keeps the key of a cancel request to itself.)
+const TERMINATE_SQL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+     WHERE pid = $1 AND backend_start = $2::timestamptz";
+
+/// Ends a server process whose statement nobody waits for any more, then closes the connection. (sqlx keeps the key of a
+/// cancel request to itself.)
 pub(crate) async fn terminate(physical: Physical) {
     let ending = async {
         let mut other = PgConnection::connect_with(&physical.options).await?;
-        let sql = format!("SELECT pg_catalog.pg_terminate_backend({})", physical.process);
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut other).await?;
+        let (number, started) = &physical.process;
+        sqlx::query(TERMINATE_SQL).persistent(false).bind(number).bind(started).execute(&mut other).await?;
         other.close().await
     };
     match tokio::time::timeout(CLEANUP_TIMEOUT, ending).await {

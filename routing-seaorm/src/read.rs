@@ -64,7 +64,7 @@ impl ReadHandle {
         let sql = begin_sql(isolation, Some(AccessMode::ReadOnly));
         let begin = async |lease: &mut Lease<SeaOrm>| lease.begin(&sql).await;
         let ((), lease) = self.0.run_read_keeping(begin).await?;
-        Ok(RoutedTransaction::new(self.0.clone(), lease, Access::Read))
+        Ok(RoutedTransaction::new(&self.0, lease, Access::Read))
     }
 }
 
@@ -105,12 +105,13 @@ impl StreamTrait for ReadHandle {
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             let first_row = async |lease: &mut Lease<SeaOrm>| {
-                let mut rest = rows((**lease).clone(), statement.clone());
+                let mut rest = rows(lease.share(), statement.clone());
                 let first = rest.next().await.transpose()?;
                 Ok::<_, DbErr>((first.map(Ok), rest))
             };
             let ((first, rest), lease) = self.0.run_read_keeping(first_row).await?;
-            Ok(RoutedStream::new(first, rest, Some(lease), Access::Read))
+            let watch = self.0.watch(&lease);
+            Ok(RoutedStream::new(first, rest, Some(lease), watch))
         })
     }
 }

@@ -20,6 +20,10 @@ pub(crate) struct Session {
     dirty: AtomicBool,
     /// A transaction is open.
     transaction: AtomicBool,
+    /// A statement has failed in it: the server would answer COMMIT with a rollback, and call that a success.
+    failed: AtomicBool,
+    /// Rows are still being read.
+    streaming: AtomicBool,
 }
 
 impl Session {
@@ -39,6 +43,31 @@ impl Session {
 
     pub(crate) fn set_transaction(&self, open: bool) {
         self.transaction.store(open, Relaxed);
+        self.failed.store(false, Relaxed);
+    }
+
+    /// Whether a statement has failed in the open transaction.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    /// The transaction went back to a savepoint, from before the failure.
+    pub(crate) fn went_back(&self) {
+        self.failed.store(false, Relaxed);
+    }
+
+    pub(crate) fn set_streaming(&self, streaming: bool) {
+        self.streaming.store(streaming, Relaxed);
+    }
+
+    /// Refuses a statement while rows of another are being read: it would wait for them, and they for their reader.
+    pub(crate) fn refuse_while_streaming(&self) -> Result<(), DbErr> {
+        if self.streaming.load(Relaxed) {
+            let message =
+                "rows of a stream on this connection are still to be read: read them, or drop the stream";
+            return Err(DbErr::Conn(RuntimeErr::Internal(message.to_owned())));
+        }
+        Ok(())
     }
 
     /// Looks at a statement before it is sent.
@@ -64,6 +93,9 @@ impl Session {
         if error.is_some_and(ends_connection) {
             self.lost.store(true, Relaxed);
         }
+        if error.is_some_and(|error| error.as_database_error().is_some()) && self.transaction.load(Relaxed) {
+            self.failed.store(true, Relaxed);
+        }
         self.busy.store(false, Relaxed);
     }
 
@@ -78,7 +110,7 @@ impl Session {
                 runtime.spawn(terminate(object.discard()));
             }
             Ok(runtime) if transaction || dirty => {
-                runtime.spawn(restore(object, transaction, dirty));
+                runtime.spawn(restore(object, dirty));
             }
             Err(_) if busy || transaction || dirty => drop(object.discard()),
             _ => drop(object),
@@ -87,12 +119,11 @@ impl Session {
 }
 
 /// Brings a connection back to how it started and gives it back; closes it when that fails.
-async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
+async fn restore(mut object: Pooled, dirty: bool) {
     let restoring = async {
         let Physical { connection, .. } = &mut *object;
-        if transaction {
-            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
-        }
+        // Text of the caller's own may have begun a transaction as well; without one this is only a warning.
+        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
         if dirty {
             sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
         }

@@ -1,25 +1,28 @@
 //! Rows that are still being read.
 
 use std::fmt;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-use routing_core::{Failure, Fault, Lease};
-use sea_orm::{DbErr, QueryResult, Statement};
+use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch};
+use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::backend::SeaOrm;
-use crate::connection::{Connection, prepared};
-use crate::error::wrap;
+use crate::connection::{Connection, prepared, sendable};
+use crate::error::{Error, wrap};
 
 /// A stream of rows that owns its connection. Dropping it before its end closes the connection and ends the statement
-/// on the server.
+/// on the server. It ends with an error when its node is declared dead, or is no longer the one to write to; rows that
+/// were lost of a statement on a write handle make it `CommitUnknown`.
 pub struct RoutedStream {
     first: Option<Result<QueryResult, DbErr>>,
-    rest: Rows,
+    rest: Option<Rows>,
     /// Reported when the rows end; held until then. `None` within a transaction, which has its own.
     lease: Option<Lease<SeaOrm>>,
-    access: routing_core::Access,
+    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl RoutedStream {
@@ -27,9 +30,22 @@ impl RoutedStream {
         first: Option<Result<QueryResult, DbErr>>,
         rest: Rows,
         lease: Option<Lease<SeaOrm>>,
-        access: routing_core::Access,
+        watch: LeaseWatch,
     ) -> Self {
-        Self { first, rest, lease, access }
+        Self { first, rest: Some(rest), lease, lost: Box::pin(async move { watch.end().await }) }
+    }
+
+    /// The error that a reader gets, and what it says about the node.
+    fn failed(&self, error: DbErr) -> (DbErr, Option<Fault>) {
+        let access = self.lease.as_ref().map_or(Access::Read, |lease| lease.decision().access);
+        let fault = Failure::<SeaOrm>::fault(&error, access);
+        match (&self.lease, fault) {
+            (Some(lease), Some(Fault::Unreachable | Fault::Unresponsive)) if access == Access::Write => {
+                let node = lease.node().shared_name().clone();
+                (Error::from(CommitUnknown { node, why: error.to_string().into() }).into(), fault)
+            }
+            _ => (error, fault),
+        }
     }
 }
 
@@ -40,18 +56,35 @@ impl Stream for RoutedStream {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
-        let next = self.rest.0.poll_next_unpin(context);
-        let fault: Option<Option<Fault>> = match &next {
-            Poll::Ready(None) => Some(None),
-            Poll::Ready(Some(Err(error))) => Some(Failure::<SeaOrm>::fault(error, self.access)),
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => None,
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let next = match rest.0.poll_next_unpin(context) {
+            Poll::Ready(next) => next,
+            Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
+                let message = "the node was lost while its rows were read";
+                Some(Err(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(io::Error::other(
+                    message,
+                )))))))
+            }
+            Poll::Pending => return Poll::Pending,
         };
-        if let Some(fault) = fault
-            && let Some(lease) = self.lease.take()
-        {
-            lease.end(fault);
+        match next {
+            Some(Ok(row)) => Poll::Ready(Some(Ok(row))),
+            Some(Err(error)) => {
+                let (error, fault) = self.failed(error);
+                self.rest = None;
+                if let Some(lease) = self.lease.take() {
+                    lease.end(fault);
+                }
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                self.rest = None;
+                if let Some(lease) = self.lease.take() {
+                    lease.end(None);
+                }
+                Poll::Ready(None)
+            }
         }
-        next
     }
 }
 
@@ -73,6 +106,10 @@ impl Rows {
 /// Runs a statement on a connection and yields its rows.
 pub(crate) fn rows(connection: Connection, statement: Statement) -> Rows {
     Rows(Box::pin(async_stream::stream! {
+        if let Err(error) = sendable(&statement) {
+            yield Err(error);
+            return;
+        }
         let mut open = match connection.open_owned(&statement.sql).await {
             Ok(open) => open,
             Err(error) => {

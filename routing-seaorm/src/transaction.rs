@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, RouteError, Routed};
+use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, RouteError, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
@@ -28,9 +28,10 @@ pub struct RoutedTransaction {
 }
 
 struct Shared {
-    routed: Routed<SeaOrm>,
     lease: Lease<SeaOrm>,
     access: Access,
+    /// From its beginning, so that a loss between two statements is not missed.
+    watch: LeaseWatch,
     /// Savepoints that were dropped without an end: rolled back before the next statement.
     abandoned: Mutex<Vec<u32>>,
 }
@@ -56,8 +57,9 @@ pub(crate) fn begin_sql(isolation: Option<IsolationLevel>, access: Option<Access
 }
 
 impl RoutedTransaction {
-    pub(crate) fn new(routed: Routed<SeaOrm>, lease: Lease<SeaOrm>, access: Access) -> Self {
-        let shared = Shared { routed, lease, access, abandoned: Mutex::default() };
+    pub(crate) fn new(routed: &Routed<SeaOrm>, lease: Lease<SeaOrm>, access: Access) -> Self {
+        let watch = routed.watch(&lease);
+        let shared = Shared { lease, access, watch, abandoned: Mutex::default() };
         Self { shared: Arc::new(shared), depth: 0, open: true }
     }
 
@@ -97,7 +99,7 @@ impl RoutedTransaction {
     /// accepted.
     async fn step<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         self.shared.roll_back_abandoned().await?;
-        self.shared.guarded(step).await.unwrap_or_else(|| Err(self.shared.writer_changed()))
+        self.shared.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.shared.writer_changed()))
     }
 
     async fn savepoint(&self) -> Result<Self, DbErr> {
@@ -108,38 +110,52 @@ impl RoutedTransaction {
 }
 
 impl Shared {
-    /// `None`: the writer changed, and the step was dropped where it was.
-    async fn guarded<T>(&self, step: impl Future<Output = T>) -> Option<T> {
-        match self.access {
-            Access::Read => Some(step.await),
-            Access::Write => self.routed.watch_writer(&self.lease).unless_lost(step).await,
-        }
-    }
-
     fn writer_changed(&self) -> DbErr {
         Error::from(RouteError::WriterChanged { from: self.lease.node().shared_name().clone() }).into()
     }
 
     async fn roll_back_abandoned(&self) -> Result<(), DbErr> {
         let abandoned = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
-        for depth in abandoned {
-            let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
-            self.lease.command(&sql).await?;
+        // The outermost takes those within it along.
+        match abandoned.into_iter().min() {
+            Some(depth) => self.roll_back_to(depth).await,
+            None => Ok(()),
         }
+    }
+
+    async fn roll_back_to(&self, depth: u32) -> Result<(), DbErr> {
+        let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
+        let step = self.lease.command(&sql);
+        self.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.writer_changed()))?;
+        self.lease.session().went_back();
         Ok(())
+    }
+
+    /// ROLLBACK of the whole transaction. A lost connection has rolled back by itself.
+    async fn roll_back(&self) -> Result<(), DbErr> {
+        if self.lease.is_lost() {
+            return Ok(());
+        }
+        let step = self.lease.finish("ROLLBACK");
+        self.watch.unless_lost(step).await.unwrap_or(Ok(()))
     }
 
     /// COMMIT of the whole transaction. From the moment it is sent, a lost answer is an unknown outcome.
     async fn commit(&self) -> Result<(), DbErr> {
-        if self.access == Access::Write && self.routed.watch_writer(&self.lease).has_changed() {
+        if self.watch.is_over() {
             return Err(self.writer_changed());
+        }
+        if self.lease.session().has_failed() {
+            self.roll_back().await?;
+            let why = "a statement failed in the transaction: it was rolled back, not committed".to_owned();
+            return Err(DbErr::Exec(sea_orm::RuntimeErr::Internal(why)));
         }
         if self.lease.is_lost() {
             // Nothing was sent after the loss, and the server rolls back what a lost session leaves.
             let why = "the connection was lost before COMMIT: nothing was committed".to_owned();
             return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
         }
-        let why = match self.guarded(self.lease.finish("COMMIT")).await {
+        let why = match self.watch.unless_lost(self.lease.finish("COMMIT")).await {
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => match error.fault(self.access) {
                 Some(Fault::Unreachable | Fault::Unresponsive) if self.access == Access::Write => {
@@ -147,6 +163,7 @@ impl Shared {
                 }
                 _ => return Err(error),
             },
+            None if self.access == Access::Read => return Err(self.writer_changed()),
             None => "the node ceased to be the primary, or to answer".to_owned(),
         };
         let node = self.lease.node().shared_name().clone();
@@ -169,15 +186,10 @@ impl TransactionSession for RoutedTransaction {
 
     async fn rollback(mut self) -> Result<(), DbErr> {
         self.open = false;
-        if self.depth > 0 {
-            let depth = self.depth;
-            let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
-            return self.step(self.shared.lease.command(&sql)).await;
+        match self.depth {
+            0 => self.shared.roll_back().await,
+            depth => self.shared.roll_back_to(depth).await,
         }
-        if self.shared.lease.is_lost() {
-            return Ok(());
-        }
-        self.shared.lease.finish("ROLLBACK").await
     }
 }
 
@@ -226,8 +238,8 @@ impl StreamTrait for RoutedTransaction {
     ) -> Pin<Box<dyn Future<Output = Result<RoutedStream, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             self.shared.roll_back_abandoned().await?;
-            let rows = rows((*self.shared.lease).clone(), statement);
-            Ok(RoutedStream::new(None, rows, None, self.shared.access))
+            let rows = rows(self.shared.lease.share(), statement);
+            Ok(RoutedStream::new(None, rows, None, self.shared.watch.clone()))
         })
     }
 }

@@ -57,10 +57,10 @@ impl WriteHandle {
         isolation: Option<IsolationLevel>,
         access: Option<AccessMode>,
     ) -> Result<RoutedTransaction, DbErr> {
-        let lease = self.0.acquire_write().await?;
-        // BEGIN has no effect, so a failure of it is a plain error.
-        lease.begin(&begin_sql(isolation, access)).await?;
-        Ok(RoutedTransaction::new(self.0.clone(), lease, Access::Write))
+        let sql = begin_sql(isolation, access);
+        let begin = async |lease: &mut Lease<SeaOrm>| lease.begin(&sql).await;
+        let lease = self.0.acquire_write_after::<DbErr, _>(begin).await?;
+        Ok(RoutedTransaction::new(&self.0, lease, Access::Write))
     }
 }
 
@@ -106,12 +106,13 @@ impl StreamTrait for WriteHandle {
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             let first_row = async |lease: &mut Lease<SeaOrm>| {
-                let mut rest = rows((**lease).clone(), statement.clone());
+                let mut rest = rows(lease.share(), statement.clone());
                 let first = rest.next().await.transpose()?;
                 Ok::<_, DbErr>((first.map(Ok), rest))
             };
             let ((first, rest), lease) = self.0.run_statement_keeping(first_row).await?;
-            Ok(RoutedStream::new(first, rest, Some(lease), Access::Write))
+            let watch = self.0.watch(&lease);
+            Ok(RoutedStream::new(first, rest, Some(lease), watch))
         })
     }
 }

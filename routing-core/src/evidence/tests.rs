@@ -152,14 +152,14 @@ async fn a_failed_probe_voids_the_position_and_the_second_declares_the_node_lost
 #[tokio::test(start_paused = true)]
 async fn a_promotion_opens_an_epoch_and_fences_the_old_primary() {
     let mut scene = Scene::settled();
-    assert_eq!(scene.at(0).epoch, 1);
+    assert_eq!(scene.at(0).lineage.epoch, 1);
     scene.fail(0, 250);
     assert_eq!(scene.at(250).primary, Primary::Unknown);
     scene.answer(2, 300, orphan(100));
     let effects = scene.answer(1, 500, writes(2, 120));
     assert!(effects.new_epoch);
     let topology = scene.at(500);
-    assert_eq!((topology.epoch, topology.highest_timeline), (2, Some(Timeline(2))));
+    assert_eq!((topology.lineage.epoch, topology.lineage.highest), (2, Some(Timeline(2))));
     assert_eq!(topology.primary().unwrap().node.name(), "pg2");
 
     scene.answer(0, 750, writes(1, 999));

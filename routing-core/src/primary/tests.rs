@@ -164,6 +164,11 @@ fn a_successor_is_accepted_on_evidence_only() {
             None_,
         ),
         ("a rogue promotion beside the real primary", &[Writes(3), Writes(4), Follows(0, 3)], Is(0)),
+        (
+            "a rogue promotion with as many followers as the silent primary",
+            &[Silent, Writes(4), Follows(0, 3), Follows(1, 4)],
+            None_,
+        ),
         ("another cluster on a high timeline", &[Silent, Foreign(9)], None_),
         ("another cluster beside the primary", &[Writes(3), Foreign(9)], Is(0)),
         ("the primary became a standby", &[Follows(1, 4), Writes(4)], Is(1)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::server::{FakeCluster, FakeServer, Reach};
 use crate::backend::{Backend, Failure, PoolStatus, Usage};
@@ -202,6 +203,10 @@ impl Backend for FakeBackend {
         } else {
             Usage::Answered
         }
+    }
+
+    fn opened(connection: &FakeConnection) -> Instant {
+        connection.server.started()
     }
 
     async fn begin(connection: &mut FakeConnection, _: Access) -> Result<(), FakeError> {

@@ -32,6 +32,7 @@ pub struct FakeCluster {
 pub struct FakeServer {
     name: String,
     number: u16,
+    started: Instant,
     state: Mutex<State>,
     reach: watch::Sender<Reach>,
     /// The log that it wrote while it was a primary, shared by all: when which position was written.
@@ -82,6 +83,7 @@ impl FakeCluster {
             Arc::new(FakeServer {
                 name: format!("pg{number}"),
                 number,
+                started: Instant::now(),
                 state: Mutex::new(state),
                 reach: watch::Sender::new(Reach::Up),
                 log: log.clone(),
@@ -167,6 +169,11 @@ impl FakeCluster {
 impl FakeServer {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Its pools are taken to have been filled when it started.
+    pub(super) fn started(&self) -> Instant {
+        self.started
     }
 
     pub(super) fn number(&self) -> u16 {

@@ -1,0 +1,122 @@
+//! Opening connections, whoever waits for them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::node::Node;
+use crate::pool::Connector;
+
+/// Opens the connections of one pool, each in a task of its own.
+///
+/// A caller that stops waiting leaves its connection under way to the next one. Given up with its caller instead, a
+/// server that takes longer to let one in than a caller waits would be asked again and again, and never be reached.
+/// There are at most as many as the pool has places, since a new one is begun only when none is left.
+pub(crate) struct Opener<C: Connector> {
+    connector: Arc<C>,
+    node: Arc<Node>,
+    connect_timeout: Duration,
+    /// An opened connection that waited for longer than this is not trusted.
+    keep: Duration,
+    left: Left<C>,
+}
+
+/// A connection that has just been opened.
+pub(crate) struct Opened<T> {
+    pub(crate) connection: T,
+    /// The node's generation before.
+    pub(crate) generation: u64,
+    /// When it was ready.
+    pub(crate) at: Instant,
+}
+
+/// `None`: it took too long.
+type Outcome<C> = Option<Result<Opened<<C as Connector>::Connection>, <C as Connector>::Error>>;
+type Opening<C> = JoinHandle<Outcome<C>>;
+
+impl<C: Connector> Opener<C> {
+    pub(crate) fn new(connector: C, node: Arc<Node>, connect_timeout: Duration, keep: Duration) -> Self {
+        Self { connector: Arc::new(connector), node, connect_timeout, keep, left: Left(Arc::default()) }
+    }
+
+    pub(crate) fn connector(&self) -> &C {
+        &self.connector
+    }
+
+    /// A connection: one under way that nobody waits for, else a new one.
+    pub(crate) async fn open(&self) -> Result<Opened<C::Connection>, C::Error> {
+        loop {
+            let left = self.left.locked().pop();
+            let taken_over = left.is_some();
+            let opening = left.unwrap_or_else(|| self.begin());
+            let outcome = Awaited { opening: Some(opening), left: self.left.clone() }.end().await;
+            match outcome {
+                Some(Ok(opened)) if taken_over && !self.is_current(&opened) => {}
+                Some(Ok(opened)) => return Ok(opened),
+                // That was said to someone else, some time ago.
+                Some(Err(_)) if taken_over => {}
+                Some(Err(error)) => return Err(error),
+                // It took longer than `connect_timeout`; the caller's own limits say how often that may happen.
+                None => {}
+            }
+        }
+    }
+
+    /// Ends those that nobody waits for.
+    pub(crate) fn abandon(&self) {
+        self.left.locked().drain(..).for_each(|opening| opening.abort());
+    }
+
+    fn begin(&self) -> Opening<C> {
+        let (connector, node, limit) = (self.connector.clone(), self.node.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let generation = node.generation();
+            let Ok(opened) = timeout(limit, connector.connect()).await else {
+                // The monitor's own connection may go on answering while no new one gets in.
+                node.record_silent_connect(Instant::now());
+                return None;
+            };
+            Some(opened.map(|connection| Opened { connection, generation, at: Instant::now() }))
+        })
+    }
+
+    fn is_current(&self, opened: &Opened<C::Connection>) -> bool {
+        opened.generation == self.node.generation() && opened.at.elapsed() <= self.keep
+    }
+}
+
+struct Left<C: Connector>(Arc<Mutex<Vec<Opening<C>>>>);
+
+impl<C: Connector> Left<C> {
+    fn locked(&self) -> MutexGuard<'_, Vec<Opening<C>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Connector> Clone for Left<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// A connection under way that someone waits for. Dropped before its end, it is left to the next one.
+struct Awaited<C: Connector> {
+    opening: Option<Opening<C>>,
+    left: Left<C>,
+}
+
+impl<C: Connector> Awaited<C> {
+    async fn end(mut self) -> Outcome<C> {
+        let ended = self.opening.as_mut()?.await;
+        self.opening = None;
+        ended.ok().flatten()
+    }
+}
+
+impl<C: Connector> Drop for Awaited<C> {
+    fn drop(&mut self) {
+        self.left.locked().extend(self.opening.take());
+    }
+}

@@ -1,0 +1,90 @@
+//! Watching over what runs on a lease.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::backend::Backend;
+use crate::cluster::Shared;
+use crate::decision::Access;
+use crate::lease::Lease;
+use crate::router::Routed;
+
+/// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
+/// writer is accepted. Without it a statement on a frozen server would wait for ever. A loss between two steps ends the
+/// second.
+#[derive(Clone)]
+pub struct LeaseWatch {
+    shared: Arc<Shared>,
+    /// The epoch that a write connection belongs to.
+    epoch: Option<u64>,
+    losses: watch::Receiver<u64>,
+}
+
+impl<B: Backend> Routed<B> {
+    /// Watches the node of a lease from now on.
+    #[must_use]
+    pub fn watch(&self, lease: &Lease<B>) -> LeaseWatch {
+        LeaseWatch {
+            shared: self.router().cluster().shared().clone(),
+            epoch: (lease.decision().access == Access::Write).then(|| lease.epoch()),
+            losses: lease.node().losses(),
+        }
+    }
+}
+
+impl LeaseWatch {
+    /// Runs a step. `None`: the watch was over, or came to its end meanwhile, and the step was dropped where it was; what
+    /// it had sent may or may not take effect.
+    ///
+    /// # Cancel safety
+    /// That of the step.
+    pub async fn unless_lost<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        if self.is_over() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            outcome = step => Some(outcome),
+            () = self.end() => None,
+        }
+    }
+
+    /// Whether it has come to its end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.writer_changed() || self.losses.has_changed().unwrap_or(false)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn end(&self) {
+        let mut versions = self.shared.versions();
+        let mut losses = self.losses.clone();
+        let changed = async {
+            while !self.writer_changed() {
+                if self.epoch.is_none() || versions.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = changed => {}
+            Ok(()) = losses.changed() => {}
+        }
+    }
+
+    fn writer_changed(&self) -> bool {
+        self.epoch.is_some_and(|epoch| self.shared.peek().lineage.epoch != epoch)
+    }
+}
+
+impl fmt::Debug for LeaseWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseWatch").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
