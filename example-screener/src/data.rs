@@ -4,8 +4,8 @@
 
 use std::io;
 
+use chrono::NaiveDate;
 use flate2::read::GzDecoder;
-use sea_orm::prelude::Date;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -44,7 +44,7 @@ pub struct Company {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct DailyClose {
     /// The day.
-    pub date: Date,
+    pub date: NaiveDate,
     /// The company's symbol.
     pub symbol: String,
     /// The price in US dollars, adjusted for splits and dividends.

@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use example_screener::{ServeOptions, serve};
+use clap::Parser;
+use example_screener::{Orm, ServeOptions, serve};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a stock screener whose reads go to PostgreSQL replicas.
@@ -26,12 +26,6 @@ struct Arguments {
     dir: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Orm {
-    Seaorm,
-    Diesel,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -39,14 +33,7 @@ async fn main() -> ExitCode {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,example_screener=info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    match arguments.orm {
-        Orm::Seaorm => {}
-        Orm::Diesel => {
-            eprintln!("error: the screener does not run on Diesel yet; use --orm seaorm");
-            return ExitCode::from(2);
-        }
-    }
-    let options = ServeOptions { port: arguments.port, dir: arguments.dir };
+    let options = ServeOptions { orm: arguments.orm, port: arguments.port, dir: arguments.dir };
     match serve(options, &*routing_cluster::progress_on_stderr()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Lists in pages.
+//! Lists, in pages and whole.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,8 @@ impl TryFrom<Asked> for Page {
 impl Page {
     /// How many pages come before it.
     #[must_use]
-    pub fn before(self) -> u64 {
-        u64::from(self.number) - 1
+    pub fn before(self) -> u32 {
+        self.number.saturating_sub(1)
     }
 }
 
@@ -59,6 +59,12 @@ pub struct Paged<T> {
     pub page_size: u32,
     /// How many items the whole list has.
     pub total: u64,
+}
+
+/// A list that comes whole.
+#[derive(Serialize)]
+pub(crate) struct Items<T> {
+    pub(crate) items: Vec<T>,
 }
 
 #[cfg(test)]

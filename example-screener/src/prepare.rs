@@ -14,8 +14,8 @@ use sea_orm_migration::MigratorTrait as _;
 use tokio::time::Instant;
 
 use crate::data::{self, CLOSES, COMPANIES};
-use crate::entity::{close, stock};
 use crate::migration::Migrator;
+use crate::seaorm::entity::{close, stock};
 
 /// How long the cluster may take to show a primary.
 const PRIMARY_WAIT: Duration = Duration::from_secs(30);

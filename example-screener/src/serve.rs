@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use routing_cluster::{DownError, Progress};
-use routing_core::{ConfigError, Router, RouterConfig};
+use routing_core::{Backend, ConfigError, Router, RouterConfig};
+use routing_diesel::Diesel;
 use routing_seaorm::{SeaOrm, SeaOrmOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::app::app;
 use crate::database::{Database, DatabaseError};
 use crate::home::TRY;
 use crate::metrics::{RecorderError, install_recorder};
+use crate::orm::Orm;
 use crate::prepare::{PrepareError, prepare};
 
 /// How long requests in flight may take to end after a signal.
@@ -25,6 +26,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Where and on what to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
+    /// What the handlers run on.
+    pub orm: Orm,
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
     /// The directory of the cluster, if the environment names no database.
@@ -85,7 +88,17 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
         found = Database::find(&options.dir, progress) => found?,
     };
     let own = database.is_own();
-    let served = run(database.config.clone(), listener, render, &mut signals, progress).await;
+    let config = database.config.clone();
+    let served = match options.orm {
+        Orm::SeaOrm => {
+            let app = |router| crate::seaorm::app(router, render);
+            run::<SeaOrm>(config, listener, app, &mut signals, progress).await
+        }
+        Orm::Diesel => {
+            let app = |router| crate::diesel::app(router, render);
+            run::<Diesel>(config, listener, app, &mut signals, progress).await
+        }
+    };
     if own {
         progress.step("stopping the cluster");
     }
@@ -98,22 +111,25 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
 }
 
 /// Prepares the database and serves until a signal.
-async fn run(
+async fn run<B: Backend>(
     config: RouterConfig,
     listener: TcpListener,
-    render: impl Fn() -> String + Send + Sync + 'static,
+    app: impl FnOnce(Router<B>) -> axum::Router,
     signals: &mut Signals,
     progress: &dyn Progress,
 ) -> Result<(), ServeError> {
-    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default())?;
+    let router = Router::<B>::start(config, B::Options::default())?;
     let served = async {
+        // SeaORM brings the tables and the data, whatever the handlers run on: one cluster carries both.
+        let preparing = Router::<SeaOrm>::new(router.cluster(), SeaOrmOptions::default())?;
         tokio::select! {
             biased;
             () = signals.next() => return Ok(()),
-            prepared = prepare(&router, progress) => prepared?,
+            prepared = prepare(&preparing, progress) => prepared?,
         };
+        drop(preparing);
         announce(&router, &listener).map_err(ServeError::Server)?;
-        serve_until(signals.next(), listener, app(router.clone(), render)).await.map_err(ServeError::Server)
+        serve_until(signals.next(), listener, app(router.clone())).await.map_err(ServeError::Server)
     }
     .await;
     router.close();
@@ -151,7 +167,7 @@ async fn serve_until(
 }
 
 /// Tells a person what runs and what to try.
-fn announce(router: &Router<SeaOrm>, listener: &TcpListener) -> io::Result<()> {
+fn announce<B: Backend>(router: &Router<B>, listener: &TcpListener) -> io::Result<()> {
     let address = listener.local_addr()?;
     let mut out = io::stdout().lock();
     writeln!(out)?;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use routing_core::{NodeConfig, Router, RouterConfig};
+use routing_diesel::{Diesel, DieselOptions};
 use routing_seaorm::{SeaOrm, SeaOrmOptions};
 use tower::ServiceExt as _;
 
-/// The API over one node that refuses every connection: nothing listens on port 1.
-fn app() -> axum::Router {
+/// The API on both ORMs, over one node that refuses every connection: nothing listens on port 1.
+fn apps() -> [axum::Router; 2] {
     let node = NodeConfig::new("pg1", "postgres://app:hunter2@127.0.0.1:1/app".parse().unwrap());
     let short = Duration::from_millis(100);
     let config = RouterConfig {
@@ -21,8 +22,9 @@ fn app() -> axum::Router {
         session_wait: short / 2,
         ..RouterConfig::default()
     };
-    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default()).unwrap();
-    example_screener::app(router, String::new)
+    let seaorm = Router::<SeaOrm>::start(config, SeaOrmOptions::default()).unwrap();
+    let diesel = Router::<Diesel>::new(seaorm.cluster(), DieselOptions::default()).unwrap();
+    [example_screener::seaorm::app(seaorm, String::new), example_screener::diesel::app(diesel, String::new)]
 }
 
 async fn ask(app: &axum::Router, method: Method, uri: &str, body: &str) -> (StatusCode, String) {
@@ -41,7 +43,7 @@ fn code(body: &str) -> String {
 
 #[tokio::test]
 async fn bad_input_is_refused_as_json_before_a_database_is_needed() {
-    let app = app();
+    let apps = apps();
     let table = [
         (Method::GET, "/stocks?page=0", "", 400, "bad_query"),
         (Method::GET, "/stocks?page_size=1000", "", 400, "bad_query"),
@@ -63,21 +65,33 @@ async fn bad_input_is_refused_as_json_before_a_database_is_needed() {
         (Method::POST, "/health/live", "", 405, "method_not_allowed"),
     ];
     for (method, uri, body, status, expected) in table {
-        let (answered, text) = ask(&app, method.clone(), uri, body).await;
-        assert_eq!((answered.as_u16(), code(&text).as_str()), (status, expected), "{method} {uri}: {text}");
+        for app in &apps {
+            let (answered, text) = ask(app, method.clone(), uri, body).await;
+            assert_eq!(
+                (answered.as_u16(), code(&text).as_str()),
+                (status, expected),
+                "{method} {uri}: {text}"
+            );
+        }
     }
 }
 
 #[tokio::test]
 async fn without_a_database_routes_answer_503_without_internals_and_the_process_is_live() {
-    let app = app();
+    let apps = apps();
+    for app in &apps {
+        serves_without_a_database(app).await;
+    }
+}
+
+async fn serves_without_a_database(app: &axum::Router) {
     for (method, uri, body) in [
         (Method::GET, "/stocks", ""),
         (Method::GET, "/screen", ""),
         (Method::POST, "/watchlist", r#"{"stock_id": 1}"#),
         (Method::GET, "/health/ready", ""),
     ] {
-        let (status, text) = ask(&app, method, uri, body).await;
+        let (status, text) = ask(app, method, uri, body).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{uri}: {text}");
         assert!(
             !code(&text).is_empty() && !text.contains("127.0.0.1") && !text.contains("hunter2"),
@@ -85,7 +99,7 @@ async fn without_a_database_routes_answer_503_without_internals_and_the_process_
         );
     }
     for uri in ["/", "/health/live", "/metrics", "/routing", "/routing/dashboard"] {
-        let (status, text) = ask(&app, Method::GET, uri, "").await;
+        let (status, text) = ask(app, Method::GET, uri, "").await;
         assert_eq!(status, StatusCode::OK, "{uri}");
         assert!(!text.contains("hunter2"), "{uri}");
     }

@@ -1,10 +1,9 @@
 //! One stock on one user's watchlist.
 
 use sea_orm::entity::prelude::*;
-use serde::Serialize;
 
 /// One stock on one user's watchlist.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "watchlist")]
 pub struct Model {
     /// The user.

@@ -1,18 +1,15 @@
-//! `/screen`: stocks ranked by what their prices did.
+//! The screen: stocks ranked by what their prices did.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::Json;
-use routing_axum::ReadDb;
+use chrono::NaiveDate;
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Date, Double, Integer, Nullable, Text};
 use routing_core::Consistency;
-use routing_seaorm::SeaOrm;
-use sea_orm::prelude::Date;
-use sea_orm::{DbBackend, FromQueryResult, Statement};
+use sea_orm::FromQueryResult;
 use serde::{Deserialize, Serialize};
 
-use crate::error::AppError;
-use crate::extract::Query;
 use crate::text::optional;
 
 /// A ranking may lag behind the market by seconds, not by minutes.
@@ -40,9 +37,9 @@ const SQL: &str = r#"
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Asked")]
 pub(crate) struct Screen {
-    window: u16,
-    sort: Ranking,
-    limit: u16,
+    pub(crate) window: u16,
+    pub(crate) sort: Ranking,
+    pub(crate) limit: u16,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +54,7 @@ struct Asked {
 
 /// What the ranking is by: the greatest return or volatility first, or the symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ranking {
+pub(crate) enum Ranking {
     Return,
     Volatility,
     Symbol,
@@ -96,46 +93,46 @@ impl TryFrom<Asked> for Screen {
 }
 
 impl Screen {
-    fn statement(&self) -> Statement {
+    /// The query. `$1` is the window and `$2` the limit.
+    pub(crate) fn sql(&self) -> String {
         let order = match self.sort {
             Ranking::Return => r#"w."return" DESC, s.symbol"#,
             Ranking::Volatility => "w.volatility DESC NULLS LAST, s.symbol",
             Ranking::Symbol => "s.symbol",
         };
-        let sql = format!("{SQL} ORDER BY {order} LIMIT $2");
-        let values = [i64::from(self.window).into(), i64::from(self.limit).into()];
-        Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
+        format!("{SQL} ORDER BY {order} LIMIT $2")
     }
 }
 
 /// One stock of the ranking.
-#[derive(Debug, FromQueryResult, Serialize)]
+#[derive(Debug, FromQueryResult, QueryableByName, Serialize)]
 pub(crate) struct Ranked {
+    #[diesel(sql_type = Integer)]
     id: i32,
+    #[diesel(sql_type = Text)]
     symbol: String,
+    #[diesel(sql_type = Text)]
     name: String,
     /// How many closes the window has: fewer than asked for when there are no more.
+    #[diesel(sql_type = BigInt)]
     closes: i64,
-    first_date: Date,
-    last_date: Date,
+    #[diesel(sql_type = Date)]
+    first_date: NaiveDate,
+    #[diesel(sql_type = Date)]
+    last_date: NaiveDate,
     /// Last close over first, minus 1.
+    #[diesel(sql_type = Double, column_name = "return")]
     r#return: f64,
     /// Annualised; absent when the window has fewer than three closes.
+    #[diesel(sql_type = Nullable<Double>)]
     volatility: Option<f64>,
 }
 
+/// The ranking.
 #[derive(Serialize)]
 pub(crate) struct Ranks {
-    window: u16,
-    items: Vec<Ranked>,
-}
-
-pub(crate) async fn screen(
-    ReadDb(db): ReadDb<SeaOrm>,
-    Query(screen): Query<Screen>,
-) -> Result<Json<Ranks>, AppError> {
-    let items = Ranked::find_by_statement(screen.statement()).all(&db).await?;
-    Ok(Json(Ranks { window: screen.window, items }))
+    pub(crate) window: u16,
+    pub(crate) items: Vec<Ranked>,
 }
 
 #[cfg(test)]
@@ -163,7 +160,7 @@ mod tests {
 
     #[test]
     fn nothing_from_outside_is_part_of_the_sql() {
-        let statement = Screen { window: 77, sort: Ranking::Volatility, limit: 88 }.statement();
-        assert!(!statement.sql.contains("77") && !statement.sql.contains("88"));
+        let sql = Screen { window: 77, sort: Ranking::Volatility, limit: 88 }.sql();
+        assert!(!sql.contains("77") && !sql.contains("88"));
     }
 }

@@ -1,34 +1,35 @@
-//! `/stocks/{id}/closes`.
+//! Closing prices: how they are asked for and shown.
 
-use axum::Json;
+use chrono::{Datelike as _, NaiveDate};
+use diesel::prelude::*;
+use sea_orm::FromQueryResult;
+use serde::{Deserialize, Serialize};
 
-use routing_axum::ReadDb;
-use routing_seaorm::SeaOrm;
-use sea_orm::prelude::Date;
-use sea_orm::sea_query::prelude::chrono::Datelike as _;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QueryTrait};
-use serde::Deserialize;
-
-use crate::entity::{close, stock};
-use crate::error::AppError;
-use crate::extract::{Path, Query};
-use crate::routes::Items;
+use crate::diesel::schema::closes;
 use crate::text::optional;
+
+/// The price of one stock on one day, as responses show it.
+#[derive(Clone, Debug, FromQueryResult, Queryable, Selectable, Serialize)]
+#[diesel(table_name = closes, check_for_backend(diesel::pg::Pg))]
+pub(crate) struct Close {
+    date: NaiveDate,
+    close: f64,
+}
 
 /// `from` and `to` are days, both included, as `2022-12-28`; each may be left out.
 #[derive(Deserialize)]
 #[serde(try_from = "Asked")]
 pub(crate) struct Days {
-    from: Option<Date>,
-    to: Option<Date>,
+    pub(crate) from: Option<NaiveDate>,
+    pub(crate) to: Option<NaiveDate>,
 }
 
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default, deserialize_with = "optional")]
-    from: Option<Date>,
+    from: Option<NaiveDate>,
     #[serde(default, deserialize_with = "optional")]
-    to: Option<Date>,
+    to: Option<NaiveDate>,
 }
 
 impl TryFrom<Asked> for Days {
@@ -44,23 +45,6 @@ impl TryFrom<Asked> for Days {
             _ => Ok(Self { from, to }),
         }
     }
-}
-
-/// The prices of one stock, oldest first.
-pub(crate) async fn list(
-    ReadDb(db): ReadDb<SeaOrm>,
-    Path(id): Path<i32>,
-    Query(days): Query<Days>,
-) -> Result<Json<Items<close::Model>>, AppError> {
-    stock::Entity::find_by_id(id).one(&db).await?.ok_or(AppError::NotFound("there is no such stock"))?;
-    let items = close::Entity::find()
-        .filter(close::Column::StockId.eq(id))
-        .apply_if(days.from, |query, from| query.filter(close::Column::Date.gte(from)))
-        .apply_if(days.to, |query, to| query.filter(close::Column::Date.lte(to)))
-        .order_by_asc(close::Column::Date)
-        .all(&db)
-        .await?;
-    Ok(Json(Items { items }))
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! A listed company.
 
 use sea_orm::entity::prelude::*;
-use serde::Serialize;
 
 /// A listed company.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "stocks")]
 pub struct Model {
     /// Its number, given by the database.

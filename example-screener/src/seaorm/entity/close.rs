@@ -1,15 +1,13 @@
 //! The closing price of one stock on one day.
 
 use sea_orm::entity::prelude::*;
-use serde::Serialize;
 
 /// The closing price of one stock on one day.
-#[derive(Clone, Debug, PartialEq, DeriveEntityModel, Serialize)]
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "closes")]
 pub struct Model {
     /// The stock.
     #[sea_orm(primary_key, auto_increment = false)]
-    #[serde(skip)]
     pub stock_id: i32,
     /// The day.
     #[sea_orm(primary_key, auto_increment = false)]
