@@ -106,7 +106,6 @@ impl<B: Backend> Routed<B> {
                         // It says nothing about the node, or asks for the primary, which has just said it.
                         _ => {
                             lease.end(None);
-                            self.session.keep_to(id);
                             return Err(error);
                         }
                     },

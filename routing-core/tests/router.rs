@@ -329,17 +329,17 @@ async fn a_bounded_read_never_sees_anything_older_than_its_bound() {
         }
         truth.push((Instant::now(), primary.append()));
         sleep(ms(random.u64(0..40))).await;
-        let (seen, on_primary) = scene
+        // The proof is about the moment when the statement begins.
+        let (began, seen, on_primary) = scene
             .request(Consistency::BoundedStaleness(bound))
             .run_read(async |lease: &mut Lease<FakeBackend>| {
-                Ok::<_, FakeError>((lease.query().await?, lease.is_on_primary()))
+                Ok::<_, FakeError>((Instant::now(), lease.query().await?, lease.is_on_primary()))
             })
             .await
             .unwrap();
         by_replicas += u32::from(!on_primary);
-        let now = Instant::now();
-        let missed = truth.iter().find(|(at, lsn)| *lsn > seen && *at + bound < now);
-        assert_eq!(missed, None, "seed {seed}, step {step}: {seen:?} at {now:?}");
+        let missed = truth.iter().find(|(at, lsn)| *lsn > seen && *at + bound < began);
+        assert_eq!(missed, None, "seed {seed}, step {step}: {seen:?} at {began:?}");
     }
     assert!(by_replicas > 100, "the proof is about replicas, and only {by_replicas} reads were theirs");
 }
@@ -688,6 +688,89 @@ async fn a_slow_node_does_not_delay_news_of_the_others() {
     scene.servers.server("pg2").set_reach(Reach::Refused);
     sleep(ms(400)).await;
     assert!(matches!(scene.refusal("pg2"), Some(Refusal::Down { .. })), "{:?}", scene.refusal("pg2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_node_serves_all_its_reads() {
+    let servers = FakeCluster::new(0);
+    let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+    assert!(router.cluster().settled(secs(1)).await);
+    servers.server("pg1").set_latency(ms(500));
+    let reads: Vec<_> = (0..20)
+        .map(|_| {
+            let request = router.routed(Session::new(), Consistency::Eventual);
+            tokio::spawn(async move { read(&request).await })
+        })
+        .collect();
+    for read in reads {
+        assert_eq!(read.await.unwrap().unwrap(), "pg1", "there is no replica that could be lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_primary_has_served_does_not_go_back_in_time() {
+    let scene = Scene::new().await;
+    let request = scene.request(Consistency::Eventual);
+    read(&request.with(Consistency::Strong)).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(read(&request).await.unwrap(), "pg1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_lease_does_not_hold_the_half_open_slot() {
+    let scene = Scene::new().await;
+    scene.servers.server("pg3").set_reach(Reach::Refused);
+    scene.servers.server("pg2").refuse_next(5);
+    sleep(ms(500)).await;
+    for _ in 0..10 {
+        scene.read(Consistency::Eventual).await.unwrap();
+    }
+    assert_eq!(scene.router.status().nodes[1].breaker, "open");
+    sleep(secs(1)).await;
+    let request = scene.request(Consistency::Eventual);
+    let (_, long) =
+        request.run_read_keeping(async |lease: &mut Lease<FakeBackend>| lease.query().await).await.unwrap();
+    assert_eq!(long.node().name(), "pg2");
+    assert_eq!(scene.router.status().nodes[1].breaker, "closed", "its first answer is proof enough");
+    assert_eq!(scene.read(Consistency::Eventual).await.unwrap(), "pg2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_answered_with_no_is_no_death() {
+    let scene = Scene::new().await;
+    scene.servers.server("pg1").set_latency(secs(30));
+    let request = scene.request(Consistency::Session);
+    let writing = tokio::spawn(async move { write(&request).await });
+    sleep(ms(100)).await;
+    scene.servers.server("pg1").reject_probes(true);
+    sleep(secs(20)).await;
+    assert!(!writing.is_finished(), "a monitor that may not log in any more cuts no one's write");
+    scene.servers.server("pg1").reject_probes(false);
+    assert_eq!(writing.await.unwrap().unwrap(), "pg1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_survives_a_panic_of_a_prober() {
+    let scene = Scene::new().await;
+    scene.servers.server("pg2").panic_at_next_probe();
+    sleep(secs(2)).await;
+    let status = scene.router.status();
+    assert!(status.monitor_age_seconds < 1.0, "{status:?}");
+    assert_eq!((status.primary.as_deref(), status.epoch), (Some("pg1"), 1), "and remembers whom it accepted");
+    assert_eq!(scene.spread(Consistency::Eventual, 50).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_one_of_two_routers_on_a_cluster_leaves_the_other_alone() {
+    let scene = Scene::new().await;
+    let second = Router::<FakeBackend>::new(scene.router.cluster(), scene.servers.clone()).unwrap();
+    second.close();
+    assert_eq!(
+        route_error(second.write().await.map(|lease| lease.decision()).unwrap_err()),
+        RouteError::Closed
+    );
+    write(&scene.request(Consistency::Session)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -288,6 +288,13 @@ struct FakeProbe {
 impl ProbeConnection for FakeProbe {
     fn query<'a>(&'a mut self, sql: &'static str) -> BoxFuture<'a, Result<Row, ProbeError>> {
         Box::pin(async move {
+            assert!(!self.server.panics.swap(false, SeqCst), "the prober panics, as the test asked");
+            if self.server.rejects_probes.load(SeqCst) {
+                return Err(ProbeError::Driver {
+                    fault: None,
+                    message: "password authentication failed".to_owned(),
+                });
+            }
             if self.server.reach() == Reach::Refused || !self.server.answers().await {
                 return Err(broken("connection reset"));
             }

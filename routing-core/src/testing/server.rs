@@ -1,7 +1,7 @@
 //! The servers in memory.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct FakeServer {
     pub(super) executing: AtomicU32,
     pub(super) statements: AtomicU32,
     pub(super) refusals_left: AtomicU32,
+    pub(super) rejects_probes: AtomicBool,
+    pub(super) panics: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +93,8 @@ impl FakeCluster {
                 executing: AtomicU32::new(0),
                 statements: AtomicU32::new(0),
                 refusals_left: AtomicU32::new(0),
+                rejects_probes: AtomicBool::new(false),
+                panics: AtomicBool::new(false),
             })
         };
         Self { servers: Arc::new((1..=replicas + 1).map(server).collect()) }
@@ -223,6 +227,16 @@ impl FakeServer {
     /// Makes it a server of another cluster.
     pub fn set_system_id(&self, system_id: u64) {
         self.state().system_id = system_id;
+    }
+
+    /// Whether probes are answered with an error that shows the server alive, as after a change of the password.
+    pub fn reject_probes(&self, reject: bool) {
+        self.rejects_probes.store(reject, SeqCst);
+    }
+
+    /// The next probe panics in the prober.
+    pub fn panic_at_next_probe(&self) {
+        self.panics.store(true, SeqCst);
     }
 
     /// The next `count` connection attempts are refused with 57P03.
