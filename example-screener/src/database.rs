@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use routing_cluster::{
-    ClusterOptions, DownError, LocalCluster, Login, OpenError, Progress, UnknownNode, UpError,
+    ClusterOptions, DownError, LocalCluster, Login, NodeState, OpenError, Progress, UnknownNode, UpError,
 };
 use routing_core::{ConfigError, InvalidUrl, NodeConfig, RouterConfig};
 
@@ -54,9 +54,10 @@ impl Database {
             return Ok(Self { config: RouterConfig::from_env()?, own: None });
         }
         let options = ClusterOptions { dir: dir.to_owned(), replicas: 2, ..ClusterOptions::default() };
+        // Whoever started it stops it, even if a node of it had to be brought back.
+        let ran = ran_already(dir).await;
         let (cluster, owned) = match LocalCluster::up(options, progress).await {
-            Ok(cluster) => (cluster, true),
-            // Whoever started it stops it.
+            Ok(cluster) => (cluster, !ran),
             Err(UpError::AlreadyRunning { .. }) => (LocalCluster::open(dir).await?, false),
             Err(error) => return Err(error.into()),
         };
@@ -98,4 +99,12 @@ fn node_config(cluster: &LocalCluster, name: &str) -> Result<NodeConfig, Databas
     let mut node = NodeConfig::new(name, url(Login::Application)?);
     node.probe_url = Some(url(Login::Monitor)?);
     Ok(node)
+}
+
+/// Whether a server of the cluster in `dir` runs.
+async fn ran_already(dir: &Path) -> bool {
+    match LocalCluster::open(dir).await {
+        Ok(cluster) => cluster.status().await.nodes.iter().any(|node| node.state != NodeState::Stopped),
+        Err(_) => false,
+    }
 }
