@@ -2,7 +2,7 @@
 //!
 //! Handlers take [`ReadDb`](routing_axum::ReadDb) or [`WriteDb`](routing_axum::WriteDb) and run ordinary code of their ORM
 //! on them. [`seaorm::app`] is the whole API over a router on SeaORM, [`diesel::app`] the same API on diesel-async: the
-//! same requests have the same responses. [`prepare`] gives an empty database its tables and its data;
+//! same requests have the same responses. [`prepare()`] gives an empty database its tables and its data;
 //! [`serve`](fn@serve) does both, and brings its own cluster when no database is named.
 //!
 //! # Words

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, LeastInFlight};
-use crate::choose::{Limits, Tried, write_refusals};
+use crate::choose::{Limits, write_refusals};
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Refusals;
 use crate::lease::Cap;
@@ -17,6 +17,7 @@ use crate::node::Node;
 use crate::probe::Prober;
 use crate::retry::RetryPolicy;
 use crate::topology::Topology;
+use crate::tried::Tried;
 
 /// The servers of one replicated PostgreSQL: who they are, what the monitor knows of them, and the limits that all
 /// users of them share. One cluster can carry a [`Router`](crate::Router) for each ORM. Clones share it; when the last

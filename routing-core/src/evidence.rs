@@ -7,14 +7,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::config::RouterConfig;
-use crate::decision::Refusal;
-use crate::error::Claims;
 use crate::fault::Fault;
-use crate::lag::{Behind, PrimaryHistory};
-use crate::node::{Node, NodeId, Role};
-use crate::primary::{Lineage, Standing, Verdict, Witness, judge, standings};
+use crate::lag::PrimaryHistory;
+use crate::node::{Node, NodeId};
+use crate::primary::{Lineage, Verdict, Witness, judge};
 use crate::probe::{Identity, Probe, ProbeError};
-use crate::topology::{NodeState, Primary, Topology};
+use crate::topology::Topology;
 
 /// One attempt to probe a node.
 #[derive(Clone, Debug)]
@@ -37,35 +35,35 @@ const FRESH_AFTER: u32 = 2;
 /// All that the probes have shown so far.
 #[derive(Debug)]
 pub struct Evidence {
-    config: Arc<RouterConfig>,
-    records: Vec<Record>,
-    lineage: Lineage,
-    verdict: Verdict,
-    history: PrimaryHistory,
-    version: u64,
+    pub(crate) config: Arc<RouterConfig>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) lineage: Lineage,
+    pub(crate) verdict: Verdict,
+    pub(crate) history: PrimaryHistory,
+    pub(crate) version: u64,
 }
 
 #[derive(Debug)]
-struct Record {
-    node: Arc<Node>,
+pub(crate) struct Record {
+    pub(crate) node: Arc<Node>,
     /// The last answer. It is void once a probe failed: a standby was measured to come back *behind* what it had
     /// shown, so a position holds only while the connection that read it lives.
-    said: Option<Said>,
+    pub(crate) said: Option<Said>,
     /// Who answered last, kept when the answer is void.
-    identity: Option<Arc<Identity>>,
-    failed: Option<Arc<str>>,
-    failures: u32,
-    down_since: Option<Instant>,
-    returning: bool,
-    fresh_streak: u32,
-    last_known_fresh: Option<Instant>,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) failed: Option<Arc<str>>,
+    pub(crate) failures: u32,
+    pub(crate) down_since: Option<Instant>,
+    pub(crate) returning: bool,
+    pub(crate) fresh_streak: u32,
+    pub(crate) last_known_fresh: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Said {
-    identity: Arc<Identity>,
-    probe: Probe,
-    sent: Instant,
+pub(crate) struct Said {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) probe: Probe,
+    pub(crate) sent: Instant,
 }
 
 /// What one observation changed.
@@ -197,7 +195,7 @@ impl Evidence {
 
     /// The instant that a node's data is proven to be fresh as of. A standby on a timeline that is known to be another
     /// one has none: its positions cannot be compared.
-    fn fresh_as_of(&self, index: usize) -> Option<Instant> {
+    pub(crate) fn fresh_as_of(&self, index: usize) -> Option<Instant> {
         let record = &self.records[index];
         let said = record.said.as_ref()?;
         let (writer, timeline) = self.lineage.writer?;
@@ -209,118 +207,9 @@ impl Evidence {
         }
         self.history.fresh_as_of(said.probe.lsn?)
     }
-
-    /// The picture at `now`.
-    pub fn topology(&mut self, now: Instant) -> Topology {
-        self.version += 1;
-        let standings = standings(&self.lineage, &witnesses(&self.records));
-        let primary = self.primary();
-        let known = matches!(primary, Primary::Known { .. });
-        let nodes =
-            (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
-        Topology {
-            version: self.version,
-            lineage: self.lineage,
-            primary,
-            nodes,
-            primary_lsn: self.history.newest().map(|(lsn, _)| lsn),
-            published: now,
-        }
-    }
-
-    fn primary(&self) -> Primary {
-        let place = |id: NodeId| self.records.iter().position(|record| record.node.id() == id);
-        match &self.verdict {
-            Verdict::Accepted(id, timeline) => {
-                match place(*id).map(|index| (index, &self.records[index].said)) {
-                    Some((index, Some(said))) => {
-                        Primary::Known { index, timeline: *timeline, confirmed: said.sent }
-                    }
-                    _ => Primary::Unknown,
-                }
-            }
-            Verdict::Nobody => Primary::Unknown,
-            Verdict::Ambiguous(claims) => {
-                let named = claims.iter().filter_map(|(id, timeline)| {
-                    Some((self.records[place(*id)?].node.name().into(), *timeline))
-                });
-                Primary::Ambiguous(Claims(named.collect()))
-            }
-        }
-    }
-
-    fn node_state(&self, index: usize, standing: Standing, primary_known: bool) -> NodeState {
-        let record = &self.records[index];
-        let said = record.said.as_ref();
-        let probe = said.map(|said| &said.probe);
-        let is_writer = self.lineage.writer.is_some_and(|(id, _)| id == record.node.id()) && primary_known;
-        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
-        let own_timeline = probe.and_then(|probe| probe.timeline);
-        NodeState {
-            node: record.node.clone(),
-            role: probe.map_or(Role::Unknown, |p| if p.in_recovery { Role::Replica } else { Role::Primary }),
-            timeline: own_timeline,
-            lsn: probe.and_then(|probe| probe.lsn),
-            blocked: self.blocked(record, standing, is_writer, primary_known),
-            fresh_as_of: self.fresh_as_of(index),
-            last_known_fresh: record.last_known_fresh,
-            lineage_proven: match own_timeline {
-                Some(own) => Some(own) == writer_timeline,
-                None => self.lineage.epoch == 1,
-            },
-            returning: record.returning,
-            behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {
-                (true, _) => Behind::CaughtUp,
-                (false, Some(lsn)) if own_timeline.is_none_or(|own| Some(own) == writer_timeline) => {
-                    self.history.behind(lsn)
-                }
-                _ => Behind::Unknown,
-            },
-            probed: said.map(|said| said.sent),
-            down_since: record.down_since,
-        }
-    }
-
-    fn blocked(
-        &self,
-        record: &Record,
-        standing: Standing,
-        is_writer: bool,
-        primary_known: bool,
-    ) -> Option<Refusal> {
-        let Some(said) = &record.said else {
-            return Some(match &record.failed {
-                Some(why) => Refusal::Down { why: why.clone() },
-                None => Refusal::NeverSeen,
-            });
-        };
-        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
-        match standing {
-            Standing::Unseen => Some(Refusal::NeverSeen),
-            Standing::OtherCluster => Some(Refusal::OtherCluster),
-            Standing::Duplicate => Some(Refusal::Duplicate),
-            Standing::Deposed => Some(match (said.probe.timeline, self.lineage.highest) {
-                (Some(timeline), Some(current)) => Refusal::Fenced { timeline, current },
-                _ => Refusal::NotProven,
-            }),
-            Standing::Candidate | Standing::ReadOnly => (!is_writer).then_some(Refusal::NotProven),
-            Standing::Standby => {
-                let other =
-                    said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
-                let orphan_allowed = !primary_known && self.config.serve_without_primary;
-                if other && primary_known {
-                    Some(Refusal::OtherTimeline)
-                } else if !said.probe.receives() && !orphan_allowed {
-                    Some(Refusal::NotReceiving)
-                } else {
-                    None
-                }
-            }
-        }
-    }
 }
 
-fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
+pub(crate) fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
     records
         .iter()
         .map(|record| Witness {

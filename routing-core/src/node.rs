@@ -4,17 +4,18 @@
 //! snapshot.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker, Failure};
+use crate::breaker::{BreakerConfig, BreakerState, Failure};
 use crate::config::NodeConfig;
 use crate::fault::Fault;
+use crate::gate::{Admission, Gate};
 use crate::metrics::NodeMeters;
 
 /// A node's number: unique within the process, never used again.
@@ -83,30 +84,6 @@ pub struct Node {
     meters: NodeMeters,
 }
 
-/// A breaker, and the part of it that a decision reads without a lock.
-struct Gate {
-    breaker: Mutex<CircuitBreaker>,
-    /// 0: closed. Else when the open period ends, in nanoseconds since `origin`, plus 1.
-    opens_at: AtomicU64,
-    /// The one request of the half-open state is under way.
-    probing: AtomicBool,
-    /// Successes since the breaker was last told, so that a success costs one addition.
-    successes: AtomicU32,
-    failing: AtomicBool,
-    origin: Instant,
-}
-
-/// What a node's breaker says to one more request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// Go.
-    Admitted,
-    /// Go, if no one else takes the half-open state's only slot first.
-    Trial,
-    /// No, for this much longer.
-    Refused(Duration),
-}
-
 impl Node {
     /// A node with a closed breaker and no history.
     #[must_use]
@@ -115,14 +92,7 @@ impl Node {
         Self {
             id: NodeId::next(),
             name: config.name.as_str().into(),
-            gate: Gate {
-                breaker: Mutex::new(CircuitBreaker::new(breaker)),
-                opens_at: AtomicU64::new(0),
-                probing: AtomicBool::new(false),
-                successes: AtomicU32::new(0),
-                failing: AtomicBool::new(false),
-                origin: Instant::now(),
-            },
+            gate: Gate::new(breaker),
             config,
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
@@ -184,7 +154,7 @@ impl Node {
     /// Its breaker's state at `now`.
     #[must_use]
     pub fn breaker_state(&self, now: Instant) -> BreakerState {
-        self.gate.lock().state(now)
+        self.gate.state(now)
     }
 
     /// Whether its breaker admits a request at `now`. It changes nothing and takes no lock.
@@ -237,11 +207,11 @@ impl Node {
 
     /// Takes the half-open state's only slot; `false` when another request has it.
     pub(crate) fn take_trial(&self) -> bool {
-        !self.gate.probing.swap(true, Relaxed)
+        self.gate.take_trial()
     }
 
     pub(crate) fn return_trial(&self) {
-        self.gate.probing.store(false, Relaxed);
+        self.gate.return_trial();
     }
 
     /// A request that took `elapsed` used the node successfully.
@@ -280,57 +250,6 @@ impl Node {
         let old = self.latency.load(Relaxed);
         let new = if sample >= old { sample } else { old - (old - sample).div_ceil(8) };
         self.latency.store(new, Relaxed);
-    }
-}
-
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, CircuitBreaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admission(&self, now: Instant) -> Admission {
-        match self.opens_at.load(Relaxed) {
-            0 => Admission::Admitted,
-            end => {
-                let until = self.origin + Duration::from_nanos(end - 1);
-                match until.checked_duration_since(now) {
-                    Some(left) if !left.is_zero() => Admission::Refused(left),
-                    _ if self.probing.load(Relaxed) => Admission::Refused(Duration::ZERO),
-                    _ => Admission::Trial,
-                }
-            }
-        }
-    }
-
-    fn success(&self, now: Instant) {
-        self.successes.fetch_add(1, Relaxed);
-        // A healthy node's success ends here; the breaker hears of it with the next failure.
-        if self.failing.load(Relaxed) {
-            self.tell(now, |_| {});
-        }
-    }
-
-    fn failure(&self, kind: Failure, now: Instant) {
-        self.tell(now, |breaker| breaker.record_failure(kind, now, fastrand::f64()));
-    }
-
-    fn probe_succeeded(&self, now: Instant) {
-        if self.opens_at.load(Relaxed) != 0 {
-            self.tell(now, |breaker| breaker.probe_succeeded(now));
-        }
-    }
-
-    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
-        let mut breaker = self.lock();
-        // Before the count is taken, so that a success that comes in between tells the breaker itself.
-        self.failing.store(true, Relaxed);
-        breaker.record_successes(self.successes.swap(0, Relaxed), now);
-        event(&mut breaker);
-        let end = breaker.opens_until().map_or(0, |until| {
-            u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
-        });
-        self.opens_at.store(end, Relaxed);
-        self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
     }
 }
 

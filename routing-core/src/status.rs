@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::{Backend, PoolStatus};
 use crate::breaker::BreakerState;
 use crate::cluster::Cluster;
-use crate::config::ConfigStatus;
+use crate::config::RouterConfig;
 use crate::decision::Access;
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Role;
@@ -81,6 +81,30 @@ pub struct NodeStatus {
     pub read_pool: PoolStatus,
     /// Its write pool.
     pub write_pool: PoolStatus,
+}
+
+/// Reports configuration without secrets: what `/routing` shows of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    /// See [`RouterConfig::max_staleness`]; seconds.
+    pub max_staleness_seconds: f64,
+    /// See [`RouterConfig::probe_interval`]; seconds.
+    pub probe_interval_seconds: f64,
+    /// See [`RouterConfig::min_serving_replicas`].
+    pub min_serving_replicas: u32,
+    /// See [`RouterConfig::fallback_no_replica`].
+    pub fallback_no_replica: u32,
+}
+
+impl From<&RouterConfig> for ConfigStatus {
+    fn from(config: &RouterConfig) -> Self {
+        Self {
+            max_staleness_seconds: config.max_staleness.as_secs_f64(),
+            probe_interval_seconds: config.probe_interval.as_secs_f64(),
+            min_serving_replicas: config.min_serving_replicas,
+            fallback_no_replica: config.fallback_no_replica(),
+        }
+    }
 }
 
 impl<B: Backend> Router<B> {

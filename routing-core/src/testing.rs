@@ -20,7 +20,10 @@
 //! ```
 
 mod backend;
+mod cluster;
+mod prober;
 mod server;
 
 pub use backend::{FakeBackend, FakeConnection, FakeError, FakeHandle};
-pub use server::{FakeCluster, FakeServer, Reach};
+pub use cluster::FakeCluster;
+pub use server::{FakeServer, Reach};

@@ -1,51 +1,14 @@
 //! A write: run it once on the proven primary, and never guess what became of it.
 
-use std::sync::Arc;
-
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::decision::Access;
-use crate::error::{CommitUnknown, RouteError};
+use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
-use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
-
-/// Why the answer to a step that was cut is not known.
-const CUT: &str = "the node ceased to be the primary, or to answer";
-
-/// How a step on a write connection ended.
-enum Step<T, E> {
-    Done(T),
-    /// The error, with what it says about the node.
-    Failed(E, Option<Fault>),
-    /// The node ceased to be the writer while the step ran, and the step was dropped.
-    Cut,
-}
-
-impl<T, E> Step<T, E> {
-    /// What a watched step came to, with what the connection itself knows of a failure.
-    fn new<B: Backend>(
-        outcome: Option<Result<T, E>>,
-        lease: &Lease<B>,
-        fault: impl Fn(&E) -> Option<Fault>,
-    ) -> Self {
-        match outcome {
-            None => Self::Cut,
-            Some(Ok(value)) => Self::Done(value),
-            Some(Err(error)) => {
-                let fault = B::diagnose(lease, fault(&error));
-                Self::Failed(error, fault)
-            }
-        }
-    }
-}
-
-/// The faults after which nobody knows what became of a statement that was sent.
-fn loses_the_answer(fault: Option<Fault>) -> bool {
-    matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
-}
+use crate::step::{CUT, Step, loses_the_answer, roll_back, transaction_body, unknown, writer_changed};
 
 impl<B: Backend> Routed<B> {
     /// A connection for writing, to the proven primary.
@@ -276,34 +239,4 @@ impl<B: Backend> Routed<B> {
         let _ = timeout_at(deadline, versions.changed()).await;
         tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
     }
-}
-
-async fn transaction_body<B, T, E, F>(lease: &mut Lease<B>, f: F) -> Result<T, E>
-where
-    B: Backend,
-    E: Failure<B>,
-    F: for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
-{
-    B::begin(lease, Access::Write).await.map_err(E::from)?;
-    f(lease).await
-}
-
-/// Ends a transaction that was not committed. After a fault that ends the connection there is nothing to send; a
-/// connection that does not roll back in time is closed, which does.
-async fn roll_back<B: Backend>(mut lease: Lease<B>, fault: Option<Fault>) {
-    if fault.is_some_and(Fault::ends_connection) {
-        return lease.end(fault);
-    }
-    if timeout(CLEANUP_TIMEOUT, B::rollback(&mut lease)).await.is_ok() {
-        lease.end(fault.filter(|fault| *fault != Fault::Conflict));
-    }
-}
-
-fn writer_changed<B: Backend, E: From<B::Error>>(lease: &Lease<B>) -> E {
-    E::from(B::Error::from(RouteError::WriterChanged { from: lease.node().shared_name().clone() }))
-}
-
-fn unknown<B: Backend, E: From<B::Error>>(lease: &Lease<B>, why: String) -> E {
-    let node = Arc::clone(lease.node().shared_name());
-    E::from(B::Error::from(CommitUnknown { node, why: why.into() }))
 }

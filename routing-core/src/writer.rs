@@ -3,16 +3,18 @@
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
-use crate::choose::{self, Tried};
+use crate::choose;
 use crate::cluster::Shared;
 use crate::decision::{Access, Reason};
 use crate::error::RouteError;
 use crate::fault::Fault;
+use crate::gate::Admission;
 use crate::lease::{CapPermit, Lease, Ticket};
 use crate::metrics;
-use crate::node::{Admission, NodeId};
+use crate::node::NodeId;
 use crate::router::Routed;
 use crate::topology::Primary;
+use crate::tried::Tried;
 
 impl<B: Backend> Routed<B> {
     /// A connection to the proven primary.

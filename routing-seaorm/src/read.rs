@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use routing_core::{Access, Consistency, Lease, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
+    StreamTrait,
 };
 
 use crate::backend::SeaOrm;
 use crate::stream::{RoutedStream, rows};
-use crate::transaction::{RoutedTransaction, begin_sql, run_transaction};
+use crate::transaction::{RoutedTransaction, begin_sql, begins_transactions};
 
 /// Reads, on replicas. Each statement goes to a node that may serve it, and to another when that node fails it, as long
 /// as the deadline allows. The statements of one request keep to one node while it serves.
@@ -38,29 +38,13 @@ impl ReadHandle {
         &self.0
     }
 
-    /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
-    #[must_use]
-    pub fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    /// `TransactionTrait::transaction` for an async closure: a READ ONLY transaction on one node.
-    ///
-    /// # Errors
-    /// The closure's, or that of a step of the transaction.
-    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> AsyncFnOnce(&'c RoutedTransaction) -> Result<T, E> + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        let transaction = self.begin().await.map_err(TransactionError::Connection)?;
-        let outcome = callback(&transaction).await;
-        transaction.conclude(outcome).await
-    }
-
-    /// BEGIN is the first statement of the loop: a node that fails it is left for another.
-    async fn begin_read_only(&self, isolation: Option<IsolationLevel>) -> Result<RoutedTransaction, DbErr> {
+    /// A READ ONLY transaction on one node, whatever access is asked for: on the primary, READ WRITE would undo the
+    /// session's default. BEGIN is the first statement of the loop: a node that fails it is left for another.
+    async fn begin_as(
+        &self,
+        isolation: Option<IsolationLevel>,
+        _: Option<AccessMode>,
+    ) -> Result<RoutedTransaction, DbErr> {
         let sql = begin_sql(isolation, Some(AccessMode::ReadOnly));
         let begin = async |lease: &mut Lease<SeaOrm>| lease.begin(&sql).await;
         let ((), lease) = self.0.run_read_keeping(begin).await?;
@@ -116,49 +100,4 @@ impl StreamTrait for ReadHandle {
     }
 }
 
-#[async_trait]
-impl TransactionTrait for ReadHandle {
-    type Transaction = RoutedTransaction;
-
-    async fn begin(&self) -> Result<RoutedTransaction, DbErr> {
-        self.begin_read_only(None).await
-    }
-
-    /// The access mode is READ ONLY whatever is asked: on the primary, READ WRITE would undo the session's default.
-    async fn begin_with_config(
-        &self,
-        isolation_level: Option<IsolationLevel>,
-        _access_mode: Option<AccessMode>,
-    ) -> Result<RoutedTransaction, DbErr> {
-        self.begin_read_only(isolation_level).await
-    }
-
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<RoutedTransaction, DbErr> {
-        self.begin_read_only(options.isolation_level).await
-    }
-
-    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        run_transaction(self.begin().await, callback).await
-    }
-
-    async fn transaction_with_config<F, T, E>(
-        &self,
-        callback: F,
-        isolation_level: Option<IsolationLevel>,
-        access_mode: Option<AccessMode>,
-    ) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        run_transaction(self.begin_with_config(isolation_level, access_mode).await, callback).await
-    }
-}
+begins_transactions!(ReadHandle);

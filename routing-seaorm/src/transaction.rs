@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, RouteError, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StreamTrait, TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+    StreamTrait, TransactionError, TransactionSession,
 };
 
 use crate::backend::SeaOrm;
@@ -63,27 +63,6 @@ impl RoutedTransaction {
         Self { shared: Arc::new(shared), depth: 0, open: true }
     }
 
-    /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
-    #[must_use]
-    pub fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    /// `TransactionTrait::transaction` for an async closure: a savepoint.
-    ///
-    /// # Errors
-    /// The closure's, or that of a step of the savepoint.
-    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> AsyncFnOnce(&'c RoutedTransaction) -> Result<T, E> + Send,
-        T: Send,
-        E: fmt::Display + fmt::Debug + Send,
-    {
-        let savepoint = self.begin().await.map_err(TransactionError::Connection)?;
-        let outcome = callback(&savepoint).await;
-        savepoint.conclude(outcome).await
-    }
-
     /// Commits after success, rolls back after failure.
     pub(crate) async fn conclude<T, E>(self, outcome: Result<T, E>) -> Result<T, TransactionError<E>> {
         match outcome {
@@ -102,7 +81,8 @@ impl RoutedTransaction {
         self.shared.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.shared.writer_changed()))
     }
 
-    async fn savepoint(&self) -> Result<Self, DbErr> {
+    /// A savepoint. It has no characteristics of its own; these are ignored, as SeaORM does.
+    async fn begin_as(&self, _: Option<IsolationLevel>, _: Option<AccessMode>) -> Result<Self, DbErr> {
         let depth = self.depth + 1;
         self.step(self.shared.lease.command(&format!("SAVEPOINT routing_{depth}"))).await?;
         Ok(Self { shared: self.shared.clone(), depth, open: true })
@@ -244,66 +224,99 @@ impl StreamTrait for RoutedTransaction {
     }
 }
 
-#[async_trait]
-impl TransactionTrait for RoutedTransaction {
-    type Transaction = Self;
+/// What the three types that begin transactions have in common, over their own `begin_as(isolation, access)`.
+macro_rules! begins_transactions {
+    ($handle:ty) => {
+        impl $handle {
+            /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
+            #[must_use]
+            pub fn get_database_backend(&self) -> sea_orm::DbBackend {
+                sea_orm::DbBackend::Postgres
+            }
 
-    async fn begin(&self) -> Result<Self, DbErr> {
-        self.savepoint().await
-    }
+            /// `TransactionTrait::transaction` for an async closure.
+            ///
+            /// # Errors
+            /// The closure's, or that of a step of the transaction.
+            pub async fn transaction_async<F, T, E>(
+                &self,
+                callback: F,
+            ) -> Result<T, sea_orm::TransactionError<E>>
+            where
+                F: for<'c> AsyncFnOnce(&'c $crate::RoutedTransaction) -> Result<T, E> + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                let begun = self.begin_as(None, None).await;
+                let transaction = begun.map_err(sea_orm::TransactionError::Connection)?;
+                let outcome = callback(&transaction).await;
+                transaction.conclude(outcome).await
+            }
+        }
 
-    /// A savepoint has no characteristics of its own; these are ignored, as SeaORM does.
-    async fn begin_with_config(
-        &self,
-        _isolation_level: Option<IsolationLevel>,
-        _access_mode: Option<AccessMode>,
-    ) -> Result<Self, DbErr> {
-        self.savepoint().await
-    }
+        #[async_trait::async_trait]
+        impl sea_orm::TransactionTrait for $handle {
+            type Transaction = $crate::RoutedTransaction;
 
-    async fn begin_with_options(&self, _options: TransactionOptions) -> Result<Self, DbErr> {
-        self.savepoint().await
-    }
+            async fn begin(&self) -> Result<$crate::RoutedTransaction, sea_orm::DbErr> {
+                self.begin_as(None, None).await
+            }
 
-    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c Self) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-        T: Send,
-        E: fmt::Display + fmt::Debug + Send,
-    {
-        run_transaction(self.begin().await, callback).await
-    }
+            async fn begin_with_config(
+                &self,
+                isolation: Option<sea_orm::IsolationLevel>,
+                access: Option<sea_orm::AccessMode>,
+            ) -> Result<$crate::RoutedTransaction, sea_orm::DbErr> {
+                self.begin_as(isolation, access).await
+            }
 
-    async fn transaction_with_config<F, T, E>(
-        &self,
-        callback: F,
-        _isolation_level: Option<IsolationLevel>,
-        _access_mode: Option<AccessMode>,
-    ) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c Self) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
-        T: Send,
-        E: fmt::Display + fmt::Debug + Send,
-    {
-        run_transaction(self.begin().await, callback).await
-    }
+            async fn begin_with_options(
+                &self,
+                options: sea_orm::TransactionOptions,
+            ) -> Result<$crate::RoutedTransaction, sea_orm::DbErr> {
+                self.begin_as(options.isolation_level, options.access_mode).await
+            }
+
+            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, sea_orm::TransactionError<E>>
+            where
+                F: for<'c> FnOnce(
+                        &'c $crate::RoutedTransaction,
+                    )
+                        -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+                    + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                self.transaction_with_config(callback, None, None).await
+            }
+
+            async fn transaction_with_config<F, T, E>(
+                &self,
+                callback: F,
+                isolation: Option<sea_orm::IsolationLevel>,
+                access: Option<sea_orm::AccessMode>,
+            ) -> Result<T, sea_orm::TransactionError<E>>
+            where
+                F: for<'c> FnOnce(
+                        &'c $crate::RoutedTransaction,
+                    )
+                        -> std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+                    + Send,
+                T: Send,
+                E: std::fmt::Display + std::fmt::Debug + Send,
+            {
+                let begun = self.begin_as(isolation, access).await;
+                let transaction = begun.map_err(sea_orm::TransactionError::Connection)?;
+                let outcome = callback(&transaction).await;
+                transaction.conclude(outcome).await
+            }
+        }
+    };
 }
 
-/// The closure form that all three transactional types share.
-pub(crate) async fn run_transaction<F, T, E>(
-    begun: Result<RoutedTransaction, DbErr>,
-    callback: F,
-) -> Result<T, TransactionError<E>>
-where
-    F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-        + Send,
-    T: Send,
-    E: fmt::Display + fmt::Debug + Send,
-{
-    let transaction = begun.map_err(TransactionError::Connection)?;
-    let outcome = callback(&transaction).await;
-    transaction.conclude(outcome).await
-}
+pub(crate) use begins_transactions;
+
+begins_transactions!(RoutedTransaction);
 
 impl fmt::Debug for RoutedTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

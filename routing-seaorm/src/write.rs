@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use routing_core::{Access, Lease, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
+    StreamTrait,
 };
 
 use crate::backend::SeaOrm;
 use crate::stream::{RoutedStream, rows};
-use crate::transaction::{RoutedTransaction, begin_sql, run_transaction};
+use crate::transaction::{RoutedTransaction, begin_sql, begins_transactions};
 
 /// Writes, on the proven primary; reads on it see them at once. Without a proven primary a statement waits a bounded
 /// time, then fails. A statement whose answer is lost is not repeated: see [`is_commit_unknown`](crate::is_commit_unknown).
@@ -31,28 +31,8 @@ impl WriteHandle {
         &self.0
     }
 
-    /// PostgreSQL. It saves a qualified call where both traits that have this method are in scope.
-    #[must_use]
-    pub fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    /// `TransactionTrait::transaction` for an async closure.
-    ///
-    /// # Errors
-    /// The closure's, or that of a step of the transaction.
-    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> AsyncFnOnce(&'c RoutedTransaction) -> Result<T, E> + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        let transaction = self.begin().await.map_err(TransactionError::Connection)?;
-        let outcome = callback(&transaction).await;
-        transaction.conclude(outcome).await
-    }
-
-    async fn begin_write(
+    /// A transaction on the primary.
+    async fn begin_as(
         &self,
         isolation: Option<IsolationLevel>,
         access: Option<AccessMode>,
@@ -117,48 +97,4 @@ impl StreamTrait for WriteHandle {
     }
 }
 
-#[async_trait]
-impl TransactionTrait for WriteHandle {
-    type Transaction = RoutedTransaction;
-
-    async fn begin(&self) -> Result<RoutedTransaction, DbErr> {
-        self.begin_write(None, None).await
-    }
-
-    async fn begin_with_config(
-        &self,
-        isolation_level: Option<IsolationLevel>,
-        access_mode: Option<AccessMode>,
-    ) -> Result<RoutedTransaction, DbErr> {
-        self.begin_write(isolation_level, access_mode).await
-    }
-
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<RoutedTransaction, DbErr> {
-        self.begin_write(options.isolation_level, options.access_mode).await
-    }
-
-    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        run_transaction(self.begin().await, callback).await
-    }
-
-    async fn transaction_with_config<F, T, E>(
-        &self,
-        callback: F,
-        isolation_level: Option<IsolationLevel>,
-        access_mode: Option<AccessMode>,
-    ) -> Result<T, TransactionError<E>>
-    where
-        F: for<'c> FnOnce(&'c RoutedTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
-            + Send,
-        T: Send,
-        E: std::fmt::Display + std::fmt::Debug + Send,
-    {
-        run_transaction(self.begin_with_config(isolation_level, access_mode).await, callback).await
-    }
-}
+begins_transactions!(WriteHandle);

@@ -3,7 +3,9 @@ use std::time::Duration;
 use super::*;
 use crate::breaker::BreakerConfig;
 use crate::config::NodeConfig;
+use crate::decision::Refusal;
 use crate::lsn::{Lsn, SystemId, Timeline};
+use crate::topology::Primary;
 
 struct Scene {
     evidence: Evidence,

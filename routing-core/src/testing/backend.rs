@@ -1,23 +1,22 @@
-//! Pools and probes of the servers in memory.
+//! Pools of the servers in memory.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::server::{FakeCluster, FakeServer, Reach};
+use super::cluster::FakeCluster;
+use super::server::FakeServer;
 use crate::backend::{Backend, Failure, PoolStatus, Usage};
-use crate::config::{ConfigError, NodeConfig, RouterConfig};
+use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
 use crate::lsn::Lsn;
 use crate::node::Node;
-use crate::probe::{IDENTITY_SQL, ProbeConnection, ProbeError, Prober, Row};
+use crate::probe::Prober;
 use crate::router::Routed;
 
 /// The pools of one server in memory.
@@ -258,80 +257,5 @@ impl FakeBackend {
 impl Failure<FakeBackend> for FakeError {
     fn fault(&self, access: Access) -> Option<Fault> {
         FakeBackend::classify(self, access)
-    }
-}
-
-impl Prober for FakeCluster {
-    fn connect<'a>(
-        &'a self,
-        node: &'a NodeConfig,
-    ) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>> {
-        Box::pin(async move {
-            let server = self.find(&node.name).ok_or_else(|| broken("there is no such server"))?.clone();
-            if server.answers().await {
-                Ok(Box::new(FakeProbe { server }) as Box<dyn ProbeConnection>)
-            } else {
-                Err(broken("connection refused"))
-            }
-        })
-    }
-}
-
-fn broken(message: &str) -> ProbeError {
-    ProbeError::Driver { fault: Some(Fault::Unreachable), message: message.to_owned() }
-}
-
-struct FakeProbe {
-    server: Arc<FakeServer>,
-}
-
-impl ProbeConnection for FakeProbe {
-    fn query<'a>(&'a mut self, sql: &'static str) -> BoxFuture<'a, Result<Row, ProbeError>> {
-        Box::pin(async move {
-            assert!(!self.server.panics.swap(false, SeqCst), "the prober panics, as the test asked");
-            if self.server.rejects_probes.load(SeqCst) {
-                return Err(ProbeError::Driver {
-                    fault: None,
-                    message: "password authentication failed".to_owned(),
-                });
-            }
-            if self.server.reach() == Reach::Refused || !self.server.answers().await {
-                return Err(broken("connection reset"));
-            }
-            let state = self.server.state().clone();
-            let some = |value: String| Some(value);
-            if sql == IDENTITY_SQL {
-                let address = format!("10.0.0.{}", self.server.number());
-                return Ok(vec![
-                    some(state.system_id.to_string()),
-                    some("150000".to_owned()),
-                    some(address),
-                    some("5432".to_owned()),
-                    some("1".to_owned()),
-                ]);
-            }
-            let lsn = self.server.lsn().to_string();
-            let follows = state.follows.filter(|_| !state.primary);
-            let timeline =
-                if state.primary { format!("{:08X}", state.timeline) } else { state.timeline.to_string() };
-            Ok(vec![
-                some((!state.primary).to_string()),
-                some(lsn.clone()),
-                (!state.primary).then_some(lsn),
-                (state.primary || follows.is_some()).then_some(timeline),
-                some(follows.is_some().to_string()),
-                follows.map(|_| "streaming".to_owned()),
-                follows.map(|number| format!("10.0.0.{number}")),
-                follows.map(|_| "5432".to_owned()),
-                some("0".to_owned()),
-                some((!state.primary || state.read_only).to_string()),
-            ])
-        })
-    }
-}
-
-impl fmt::Debug for FakeProbe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeProbe").field("server", &self.server).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! The servers in memory.
+//! A server in memory.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::{NodeConfig, RouterConfig};
 use crate::lsn::Lsn;
 
 /// How a server answers.
@@ -22,11 +21,8 @@ pub enum Reach {
     Frozen,
 }
 
-/// The servers of a test. Clones share them.
-#[derive(Clone, Default)]
-pub struct FakeCluster {
-    servers: Arc<Vec<Arc<FakeServer>>>,
-}
+/// What was written when, on which timeline.
+pub(super) type Log = Arc<Mutex<Vec<(Instant, u32, Lsn)>>>;
 
 /// One server.
 pub struct FakeServer {
@@ -36,7 +32,7 @@ pub struct FakeServer {
     state: Mutex<State>,
     reach: watch::Sender<Reach>,
     /// The log that it wrote while it was a primary, shared by all: when which position was written.
-    log: Arc<Mutex<Vec<(Instant, u32, Lsn)>>>,
+    log: Log,
     pub(super) connections: AtomicU32,
     pub(super) executing: AtomicU32,
     pub(super) statements: AtomicU32,
@@ -65,112 +61,48 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl FakeCluster {
-    /// `pg1`, the primary on timeline 1, and `replicas` replicas that stream from it without delay.
-    #[must_use]
-    pub fn new(replicas: u16) -> Self {
-        let log = Arc::new(Mutex::new(vec![(Instant::now(), 1, Lsn::from(1_000))]));
-        let server = |number: u16| {
-            let state = State {
-                primary: number == 1,
-                read_only: false,
-                timeline: 1,
-                system_id: 7,
-                follows: (number != 1).then_some(1),
-                apply_lag: Duration::ZERO,
-                paused_at: None,
-                applied: Lsn::default(),
-                latency: Duration::from_millis(1),
-            };
-            Arc::new(FakeServer {
-                name: format!("pg{number}"),
-                number,
-                started: Instant::now(),
-                state: Mutex::new(state),
-                reach: watch::Sender::new(Reach::Up),
-                log: log.clone(),
-                connections: AtomicU32::new(0),
-                executing: AtomicU32::new(0),
-                statements: AtomicU32::new(0),
-                refusals_left: AtomicU32::new(0),
-                rejects_probes: AtomicBool::new(false),
-                panics: AtomicBool::new(false),
-            })
-        };
-        Self { servers: Arc::new((1..=replicas + 1).map(server).collect()) }
-    }
-
-    /// The defaults, with these servers as nodes.
-    ///
-    /// # Panics
-    /// Never: the URLs are well-formed.
-    #[must_use]
-    pub fn config(&self) -> RouterConfig {
-        let node = |server: &Arc<FakeServer>| {
-            let url = format!("postgres://app@10.0.0.{}/app", server.number);
-            NodeConfig::new(server.name.clone(), url.parse().expect("a well-formed URL"))
-        };
-        RouterConfig { nodes: self.servers.iter().map(node).collect(), ..RouterConfig::default() }
-    }
-
-    /// The server with this name.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn server(&self, name: &str) -> &Arc<FakeServer> {
-        self.find(name).unwrap_or_else(|| panic!("there is no server {name}"))
-    }
-
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<FakeServer>> {
-        self.servers.iter().find(|server| server.name == name)
-    }
-
-    /// All servers.
-    #[must_use]
-    pub fn servers(&self) -> &[Arc<FakeServer>] {
-        &self.servers
-    }
-
-    /// Promotes a replica onto the next timeline; it and those that follow it go on from there.
-    pub fn promote(&self, name: &str) {
-        let highest = self.servers.iter().map(|server| server.state().timeline).max().unwrap_or(0);
-        self.promote_onto(name, highest + 1);
-    }
-
-    /// Promotes a replica onto a timeline of the test's choice: two promotions can end up on the same.
-    pub fn promote_onto(&self, name: &str, timeline: u32) {
-        let server = self.server(name);
-        let lsn = server.lsn();
-        let mut state = server.state();
-        (state.primary, state.follows, state.timeline, state.paused_at) = (true, None, timeline, None);
-        lock(&server.log).push((Instant::now(), timeline, lsn));
-    }
-
-    /// Makes a server a replica of another, on its timeline.
-    pub fn follow(&self, name: &str, primary: &str) {
-        let (number, timeline) = {
-            let primary = self.server(primary);
-            (primary.number, primary.state().timeline)
-        };
-        let mut state = self.server(name).state();
-        (state.primary, state.follows, state.timeline) = (false, Some(number), timeline);
-    }
-
-    /// Connections that the pools hold on all servers and that a caller has.
-    #[must_use]
-    pub fn connections(&self) -> u32 {
-        self.servers.iter().map(|server| server.connections.load(SeqCst)).sum()
-    }
-
-    /// Statements under way on all servers.
-    #[must_use]
-    pub fn executing(&self) -> u32 {
-        self.servers.iter().map(|server| server.executing.load(SeqCst)).sum()
-    }
-}
-
 impl FakeServer {
+    /// `pg1` is a primary on timeline 1; the others stream from it without delay.
+    pub(super) fn new(number: u16, log: Log) -> Self {
+        let state = State {
+            primary: number == 1,
+            read_only: false,
+            timeline: 1,
+            system_id: 7,
+            follows: (number != 1).then_some(1),
+            apply_lag: Duration::ZERO,
+            paused_at: None,
+            applied: Lsn::default(),
+            latency: Duration::from_millis(1),
+        };
+        Self {
+            name: format!("pg{number}"),
+            number,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            reach: watch::Sender::new(Reach::Up),
+            log,
+            connections: AtomicU32::new(0),
+            executing: AtomicU32::new(0),
+            statements: AtomicU32::new(0),
+            refusals_left: AtomicU32::new(0),
+            rejects_probes: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes in the log that a timeline begins here.
+    pub(super) fn begin_timeline(&self, timeline: u32) {
+        let lsn = self.lsn();
+        let mut state = self.state();
+        (state.primary, state.follows, state.timeline, state.paused_at) = (true, None, timeline, None);
+        lock(&self.log).push((Instant::now(), timeline, lsn));
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -288,12 +220,6 @@ impl FakeServer {
     pub(super) async fn breaks(&self) {
         let mut reach = self.reach.subscribe();
         let _ = reach.wait_for(|reach| *reach == Reach::Refused).await;
-    }
-}
-
-impl fmt::Debug for FakeCluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.servers.iter()).finish()
     }
 }
 

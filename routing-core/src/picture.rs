@@ -1,0 +1,122 @@
+//! From the evidence to the picture that requests see.
+
+use tokio::time::Instant;
+
+use crate::decision::Refusal;
+use crate::error::Claims;
+use crate::evidence::{Evidence, Record, witnesses};
+use crate::lag::Behind;
+use crate::node::{NodeId, Role};
+use crate::primary::{Standing, Verdict, standings};
+use crate::topology::{NodeState, Primary, Topology};
+
+impl Evidence {
+    /// The picture at `now`.
+    pub fn topology(&mut self, now: Instant) -> Topology {
+        self.version += 1;
+        let standings = standings(&self.lineage, &witnesses(&self.records));
+        let primary = self.primary();
+        let known = matches!(primary, Primary::Known { .. });
+        let nodes =
+            (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
+        Topology {
+            version: self.version,
+            lineage: self.lineage,
+            primary,
+            nodes,
+            primary_lsn: self.history.newest().map(|(lsn, _)| lsn),
+            published: now,
+        }
+    }
+
+    fn primary(&self) -> Primary {
+        let place = |id: NodeId| self.records.iter().position(|record| record.node.id() == id);
+        match &self.verdict {
+            Verdict::Accepted(id, timeline) => {
+                match place(*id).map(|index| (index, &self.records[index].said)) {
+                    Some((index, Some(said))) => {
+                        Primary::Known { index, timeline: *timeline, confirmed: said.sent }
+                    }
+                    _ => Primary::Unknown,
+                }
+            }
+            Verdict::Nobody => Primary::Unknown,
+            Verdict::Ambiguous(claims) => {
+                let named = claims.iter().filter_map(|(id, timeline)| {
+                    Some((self.records[place(*id)?].node.name().into(), *timeline))
+                });
+                Primary::Ambiguous(Claims(named.collect()))
+            }
+        }
+    }
+
+    fn node_state(&self, index: usize, standing: Standing, primary_known: bool) -> NodeState {
+        let record = &self.records[index];
+        let said = record.said.as_ref();
+        let probe = said.map(|said| &said.probe);
+        let is_writer = self.lineage.writer.is_some_and(|(id, _)| id == record.node.id()) && primary_known;
+        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
+        let own_timeline = probe.and_then(|probe| probe.timeline);
+        NodeState {
+            node: record.node.clone(),
+            role: probe.map_or(Role::Unknown, |p| if p.in_recovery { Role::Replica } else { Role::Primary }),
+            timeline: own_timeline,
+            lsn: probe.and_then(|probe| probe.lsn),
+            blocked: self.blocked(record, standing, is_writer, primary_known),
+            fresh_as_of: self.fresh_as_of(index),
+            last_known_fresh: record.last_known_fresh,
+            lineage_proven: match own_timeline {
+                Some(own) => Some(own) == writer_timeline,
+                None => self.lineage.epoch == 1,
+            },
+            returning: record.returning,
+            behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {
+                (true, _) => Behind::CaughtUp,
+                (false, Some(lsn)) if own_timeline.is_none_or(|own| Some(own) == writer_timeline) => {
+                    self.history.behind(lsn)
+                }
+                _ => Behind::Unknown,
+            },
+            probed: said.map(|said| said.sent),
+            down_since: record.down_since,
+        }
+    }
+
+    fn blocked(
+        &self,
+        record: &Record,
+        standing: Standing,
+        is_writer: bool,
+        primary_known: bool,
+    ) -> Option<Refusal> {
+        let Some(said) = &record.said else {
+            return Some(match &record.failed {
+                Some(why) => Refusal::Down { why: why.clone() },
+                None => Refusal::NeverSeen,
+            });
+        };
+        let writer_timeline = self.lineage.writer.map(|(_, timeline)| timeline);
+        match standing {
+            Standing::Unseen => Some(Refusal::NeverSeen),
+            Standing::OtherCluster => Some(Refusal::OtherCluster),
+            Standing::Duplicate => Some(Refusal::Duplicate),
+            Standing::Deposed => Some(match (said.probe.timeline, self.lineage.highest) {
+                (Some(timeline), Some(current)) => Refusal::Fenced { timeline, current },
+                _ => Refusal::NotProven,
+            }),
+            Standing::Candidate | Standing::ReadOnly => (!is_writer).then_some(Refusal::NotProven),
+            Standing::Standby => {
+                let other =
+                    said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
+                let orphan_allowed = !primary_known && self.config.serve_without_primary;
+                if other && primary_known {
+                    Some(Refusal::OtherTimeline)
+                } else if !said.probe.receives() && !orphan_allowed {
+                    Some(Refusal::NotReceiving)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+}
