@@ -28,7 +28,7 @@ impl<B: Backend> Routed<B> {
     /// primary refused it as read-only, which proves that it had no effect.
     ///
     /// # Errors
-    /// The closure's error; [`RouteError`]; [`CommitUnknown`] when the answer to the statement was lost.
+    /// The closure's error; [`RouteError`]; [`CommitUnknown`](crate::CommitUnknown) when the answer to the statement was lost.
     ///
     /// # Cancel safety
     /// Dropping the future while the statement runs leaves its outcome unknown; it is cancelled on the server.
@@ -156,7 +156,7 @@ impl<B: Backend> Routed<B> {
     /// See [`Router::run_write`](crate::Router::run_write).
     ///
     /// # Errors
-    /// The closure's error, [`RouteError`], or [`CommitUnknown`].
+    /// The closure's error, [`RouteError`], or [`CommitUnknown`](crate::CommitUnknown).
     ///
     /// # Cancel safety
     /// Dropping the future before COMMIT is sent rolls back; dropping it later leaves the outcome unknown.

@@ -9,6 +9,7 @@ use routing_core::{
 use tokio::time::Instant;
 use tokio_postgres::Config;
 
+use crate::begin;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::pool::{DieselConnector, Pool};
@@ -97,7 +98,7 @@ impl Backend for Diesel {
     }
 
     async fn begin(connection: &mut Connection, access: Access) -> Result<(), Error> {
-        Ok(transaction::begin(connection, access).await?)
+        Ok(begin::begin(connection, access).await?)
     }
 
     async fn commit(connection: &mut Connection) -> Result<(), Error> {

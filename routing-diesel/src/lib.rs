@@ -14,6 +14,7 @@
 //! SQLSTATEs, so the breaker and the monitor hear of faults there as well.
 
 mod backend;
+mod begin;
 mod connection;
 mod error;
 mod fault;

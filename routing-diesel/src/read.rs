@@ -3,8 +3,9 @@
 use routing_core::{Access, Consistency, Failure, Lease, Routed, SendFn};
 
 use crate::backend::Diesel;
+use crate::begin::begin;
 use crate::error::Error;
-use crate::transaction::{begin, commit, rollback};
+use crate::transaction::{commit, rollback};
 
 /// Reads, on replicas.
 ///

@@ -1,19 +1,9 @@
-//! The steps of a transaction.
-
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
-use routing_core::Access;
+//! How a transaction ends.
 
 use crate::connection::Connection;
 use crate::error::made_here;
-
-/// Begins a transaction: READ ONLY for reading, whatever the session's default.
-pub(crate) async fn begin(connection: &mut AsyncPgConnection, access: Access) -> Result<(), DieselError> {
-    match access {
-        Access::Read => AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN READ ONLY").await,
-        Access::Write => AnsiTransactionManager::begin_transaction(connection).await,
-    }
-}
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
 /// Commits it. The server would answer the COMMIT of a transaction in which a statement has failed with a rollback, and
 /// call that a success; here it is an error, and the transaction is rolled back.

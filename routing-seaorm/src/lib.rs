@@ -15,6 +15,7 @@
 //! outcome nobody knows.
 
 mod backend;
+mod begin;
 mod connection;
 mod error;
 mod fault;

@@ -10,8 +10,9 @@ use sea_orm::{
 };
 
 use crate::backend::SeaOrm;
+use crate::begin::{begin_sql, begins_transactions};
 use crate::stream::{RoutedStream, rows};
-use crate::transaction::{RoutedTransaction, begin_sql, begins_transactions};
+use crate::transaction::RoutedTransaction;
 
 /// Reads, on replicas. Each statement goes to a node that may serve it, and to another when that node fails it, as long
 /// as the deadline allows. The statements of one request keep to one node while it serves.

@@ -10,8 +10,9 @@ use sea_orm::{
 };
 
 use crate::backend::SeaOrm;
+use crate::begin::{begin_sql, begins_transactions};
 use crate::stream::{RoutedStream, rows};
-use crate::transaction::{RoutedTransaction, begin_sql, begins_transactions};
+use crate::transaction::RoutedTransaction;
 
 /// Writes, on the proven primary; reads on it see them at once. Without a proven primary a statement waits a bounded
 /// time, then fails. A statement whose answer is lost is not repeated: see [`is_commit_unknown`](crate::is_commit_unknown).
