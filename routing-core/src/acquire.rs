@@ -75,14 +75,17 @@ impl<B: Backend> Routed<B> {
         let id = ticket.node().id();
         let decision = ticket.decision();
         match self.check_out(ticket, attempts.deadline).await {
-            Ok(lease) if self.still_serves(&lease, attempts).await => {
-                self.session.decided(decision);
-                Some(lease)
-            }
-            Ok(lease) => {
-                lease.give_back_unused();
-                None
-            }
+            Ok(lease) => match self.still_serves(&lease, attempts).await {
+                Ok(()) => {
+                    self.session.decided(decision);
+                    Some(lease)
+                }
+                Err(fault) => {
+                    lease.give_back_unused();
+                    attempts.tried.extend(id, fault);
+                    None
+                }
+            },
             Err(fault) => {
                 attempts.tried.add(id, fault);
                 None
@@ -92,7 +95,9 @@ impl<B: Backend> Routed<B> {
 
     /// Whether the node still meets the demand after the time that getting a connection took. For a bound the proof must
     /// be younger than the connection: a standby that crashed came back *behind* what it had shown.
-    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> bool {
+    ///
+    /// An error keeps the node from being tried again when it names a fault; without one the topology itself does.
+    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> Result<(), Option<Fault>> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
         let mut versions = shared.versions();
@@ -103,22 +108,26 @@ impl<B: Backend> Routed<B> {
                 let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
-                    return writer.is_some_and(|writer| writer.node.id() == id);
+                    return if writer.is_some_and(|writer| writer.node.id() == id) {
+                        Ok(())
+                    } else {
+                        Err(None)
+                    };
                 }
-                let Some(state) = topology.node(id) else { return false };
+                let Some(state) = topology.node(id) else { return Err(None) };
                 let reason = lease.decision().reason;
                 if !choose::still_meets(state, attempts.demand, shared.limits, reason, now) {
-                    return false;
+                    return Err(None);
                 }
                 !matches!(attempts.demand, Demand::Bound(_))
                     || state.probed.is_some_and(|probed| probed > opened)
             };
             if proven {
-                return true;
+                return Ok(());
             }
             lease.node().probe_now();
             if timeout_at(limit, versions.changed()).await.is_err() {
-                return false;
+                return Err(Some(Fault::Unresponsive));
             }
         }
     }

@@ -19,6 +19,11 @@ impl Tried {
         self.faults.push((node, fault));
     }
 
+    /// [`add`](Self::add), if there is a fault.
+    pub(crate) fn extend(&mut self, node: NodeId, fault: Option<Fault>) {
+        self.faults.extend(fault.map(|fault| (node, fault)));
+    }
+
     /// All may be tried again.
     pub(crate) fn forgive(&mut self) {
         let mut seen: SmallVec<[NodeId; 4]> = SmallVec::new();
