@@ -70,9 +70,8 @@ impl Ticket {
         fallback: Option<CapPermit>,
         epoch: u64,
     ) -> Self {
-        node.enter();
         let (role, access, reason) = decision;
-        node.meters().decision(access, role, reason);
+        node.enter(access, role, reason);
         Self { node, decision, trial, _fallback: fallback, epoch }
     }
 

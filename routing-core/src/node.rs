@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, Failure};
 use crate::config::NodeConfig;
+use crate::decision::{Access, REASONS, Reason};
 use crate::fault::Fault;
 use crate::gate::{Admission, Gate};
 use crate::metrics::NodeMeters;
@@ -76,6 +77,8 @@ pub struct Node {
     /// Nanoseconds; a peak-following average.
     latency: AtomicU64,
     draining: AtomicBool,
+    /// The index of the last reason for which it was chosen; [`REASONS`] before the first.
+    last_reason: AtomicUsize,
     probe_now: Notify,
     /// Rises each time that the monitor declares the node dead.
     losses: watch::Sender<u64>,
@@ -97,6 +100,7 @@ impl Node {
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            last_reason: AtomicUsize::new(REASONS),
             probe_now: Notify::new(),
             losses: watch::Sender::new(0),
             generation: AtomicU64::new(0),
@@ -138,6 +142,12 @@ impl Node {
     #[must_use]
     pub fn latency(&self) -> Duration {
         Duration::from_nanos(self.latency.load(Relaxed))
+    }
+
+    /// Why it was chosen last.
+    #[must_use]
+    pub fn last_reason(&self) -> Option<Reason> {
+        Reason::ALL.get(self.last_reason.load(Relaxed)).copied()
     }
 
     /// Whether it gets no new work.
@@ -197,8 +207,11 @@ impl Node {
         self.losses.send_modify(|count| *count += 1);
     }
 
-    pub(crate) fn enter(&self) {
+    /// It was chosen: one more request is in flight.
+    pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason) {
         self.in_flight.fetch_add(1, Relaxed);
+        self.last_reason.store(reason as usize, Relaxed);
+        self.meters.decision(access, role, reason);
     }
 
     pub(crate) fn leave(&self) {

@@ -9,7 +9,7 @@ use crate::backend::{Backend, PoolStatus};
 use crate::breaker::BreakerState;
 use crate::cluster::Cluster;
 use crate::config::RouterConfig;
-use crate::decision::Access;
+use crate::decision::{Access, Reason};
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Role;
 use crate::router::Router;
@@ -75,6 +75,8 @@ pub struct NodeStatus {
     pub latency_seconds: f64,
     /// How long ago its last answered probe was sent.
     pub probe_age_seconds: Option<f64>,
+    /// Why it was chosen last.
+    pub last_reason: Option<Reason>,
     /// Whether it gets no new work.
     pub draining: bool,
     /// Its read pool.
@@ -198,6 +200,7 @@ fn node_status(
         in_flight: node.in_flight(),
         latency_seconds: seconds(node.latency()),
         probe_age_seconds: state.probed.map(|sent| seconds(now.saturating_duration_since(sent))),
+        last_reason: node.last_reason(),
         draining: node.is_draining(),
         read_pool: PoolStatus::default(),
         write_pool: PoolStatus::default(),

@@ -818,5 +818,6 @@ async fn a_decision_tells_its_reason() {
     read(&request).await.unwrap();
     assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "same_request");
     read(&request.with(Consistency::Strong)).await.unwrap();
+    assert_eq!(scene.router.status().nodes[0].last_reason.map(|reason| reason.as_str()), Some("strong"));
     assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "strong");
 }
