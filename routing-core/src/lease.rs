@@ -142,6 +142,20 @@ impl<B: Backend> Lease<B> {
         self.ticket.decision()
     }
 
+    /// A span for what runs on the lease: which node serves, as what, and why.
+    #[must_use]
+    pub fn span(&self) -> tracing::Span {
+        let (role, access, reason) = self.ticket.decision;
+        tracing::debug_span!(
+            "query",
+            db.system.name = "postgresql",
+            db.routing.node = self.node().name(),
+            db.routing.role = role.as_str(),
+            db.routing.access = access.as_str(),
+            db.routing.reason = reason.as_str(),
+        )
+    }
+
     /// Whether the node was the proven primary when it was chosen.
     #[must_use]
     pub fn is_on_primary(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
 
 use crate::acquire::Attempts;
 use crate::backend::{Backend, Failure, SendFn};
@@ -65,10 +66,10 @@ impl<B: Backend> Routed<B> {
             let mut lease =
                 self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
             let watch = self.watch(&lease);
-            let id = lease.node().id();
+            let (id, span) = (lease.node().id(), lease.span());
             let (fault, error) = tokio::select! {
                 biased;
-                outcome = f.clone()(&mut lease) => match outcome {
+                outcome = f.clone()(&mut lease).instrument(span) => match outcome {
                     Ok(value) => {
                         lease.prove();
                         self.session.keep_to(id);

@@ -1,6 +1,7 @@
 //! A write: run it once on the proven primary, and never guess what became of it.
 
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::decision::Access;
@@ -81,7 +82,8 @@ impl<B: Backend> Routed<B> {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.session.mark_wrote();
             let watch = self.watch(&lease);
-            let outcome = watch.unless_lost(f.clone()(&mut lease)).await;
+            let span = lease.span();
+            let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
             let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
                 Step::Done(value) => {
@@ -172,7 +174,9 @@ impl<B: Backend> Routed<B> {
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             let watch = self.watch(&lease);
-            let outcome = watch.unless_lost(transaction_body::<B, T, E, F>(&mut lease, f.clone())).await;
+            let span = lease.span();
+            let body = transaction_body::<B, T, E, F>(&mut lease, f.clone());
+            let outcome = watch.unless_lost(body.instrument(span)).await;
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(value) => {
                     lease.prove();

@@ -808,6 +808,48 @@ async fn a_bad_configuration_is_refused_at_the_start() {
     assert!(error.to_string().contains("probe_interval must be above 0"), "{error}");
 }
 
+/// What a subscriber writes, for a test to read.
+#[derive(Clone, Default)]
+struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_within_a_span_that_names_the_node_and_the_reason() {
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _subscribed = tracing::subscriber::set_default(subscriber);
+    let scene = Scene::new().await;
+    scene
+        .request(Consistency::Strong)
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            tracing::info!("within");
+            lease.query().await
+        })
+        .await
+        .unwrap();
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("within")).unwrap();
+    assert!(
+        line.contains("db.routing.node=\"pg1\"") && line.contains("db.routing.reason=\"strong\""),
+        "{line}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_decision_tells_its_reason() {
     let scene = Scene::new().await;
