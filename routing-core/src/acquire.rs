@@ -163,7 +163,7 @@ impl<B: Backend> Routed<B> {
         let topology = shared.peek();
         let (limits, tried) = (shared.limits, &attempts.tried);
         // A request that the primary has served does not go back in time to a replica.
-        let on_primary = topology.primary().is_some_and(|primary| self.session.serves(primary.node.id()));
+        let on_primary = self.session.is_on_primary();
         if !attempts.primary_only && !on_primary {
             let replica = choose::replica(
                 &topology,
@@ -191,8 +191,8 @@ impl<B: Backend> Routed<B> {
         let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else {
             return Choice::Nothing;
         };
-        // A single node has no replica to lose, and so nothing to be spared.
-        if reason == Reason::Strong || topology.nodes.len() == 1 {
+        // A single node has no replica to lose, and so nothing to be spared; and the cap is for lost replicas.
+        if matches!(reason, Reason::Strong | Reason::SameRequest) || topology.nodes.len() == 1 {
             return take(&chosen, &topology, None);
         }
         match shared.fallback.take() {

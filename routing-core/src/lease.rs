@@ -181,6 +181,12 @@ impl<B: Backend> Lease<B> {
         self.settled = true;
     }
 
+    /// A caller takes the lease for as long as it likes: the half-open slot does not wait for it.
+    pub(crate) fn hand_out(mut self) -> Self {
+        self.ticket.return_trial();
+        self
+    }
+
     /// The node has answered. A lease that goes on for long holds up no one who waits for that news: the breaker hears
     /// of it, and a half-open slot is free for the next.
     pub(crate) fn prove(&mut self) {

@@ -49,14 +49,14 @@ impl<C: Connector> Opener<C> {
     pub(crate) async fn open(&self) -> Result<Opened<C::Connection>, C::Error> {
         loop {
             let left = self.left.locked().pop();
-            let taken_over = left.is_some();
+            // What ended before we came was said to nobody, and may be long past.
+            let old = left.as_ref().is_some_and(JoinHandle::is_finished);
             let opening = left.unwrap_or_else(|| self.begin());
             let outcome = Awaited { opening: Some(opening), left: self.left.clone() }.end().await;
             match outcome {
-                Some(Ok(opened)) if taken_over && !self.is_current(&opened) => {}
+                Some(Ok(opened)) if old && !self.is_current(&opened) => {}
                 Some(Ok(opened)) => return Ok(opened),
-                // That was said to someone else, some time ago.
-                Some(Err(_)) if taken_over => {}
+                Some(Err(_)) if old => {}
                 Some(Err(error)) => return Err(error),
                 // It took longer than `connect_timeout`; the caller's own limits say how often that may happen.
                 None => {}

@@ -25,7 +25,7 @@ impl<B: Backend> Routed<B> {
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
         self.shared().retry.request();
-        Ok(self.next_lease(&mut self.attempts()).await?)
+        Ok(self.next_lease(&mut self.attempts()).await?.hand_out())
     }
 
     /// See [`Router::run_read`](crate::Router::run_read).
@@ -72,7 +72,7 @@ impl<B: Backend> Routed<B> {
                 outcome = f.clone()(&mut lease).instrument(span) => match outcome {
                     Ok(value) => {
                         lease.prove();
-                        self.session.keep_to(id);
+                        self.session.keep_to(id, lease.is_on_primary());
                         return Ok((value, lease));
                     }
                     Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {

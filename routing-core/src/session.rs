@@ -15,6 +15,7 @@ pub struct Session(Arc<State>);
 struct State {
     /// The node that served the request's last read; [`NO_NODE`] before the first.
     node: AtomicU32,
+    on_primary: AtomicBool,
     wrote: AtomicBool,
     last: Mutex<Option<Decision>>,
 }
@@ -31,6 +32,7 @@ impl Session {
     pub fn new() -> Self {
         Self(Arc::new(State {
             node: AtomicU32::new(NO_NODE),
+            on_primary: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             last: Mutex::new(None),
         }))
@@ -52,8 +54,16 @@ impl Session {
         self.0.node.load(Relaxed) == id.as_u32()
     }
 
-    pub(crate) fn keep_to(&self, id: NodeId) {
+    pub(crate) fn keep_to(&self, id: NodeId, on_primary: bool) {
         self.0.node.store(id.as_u32(), Relaxed);
+        if on_primary {
+            self.0.on_primary.store(true, Relaxed);
+        }
+    }
+
+    /// Whether the primary has served a read: a replica could show an older state.
+    pub(crate) fn is_on_primary(&self) -> bool {
+        self.0.on_primary.load(Relaxed)
     }
 
     /// Set before a write is sent, so that a response knows of it even when the handler is dropped after that.

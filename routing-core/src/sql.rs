@@ -45,6 +45,15 @@ pub(crate) fn controls_transaction(sql: &str) -> bool {
     controls && !words.unsure && words.statements <= 1
 }
 
+/// Whether a text may leave a transaction open: it begins one, or holds several statements, or cannot be read.
+#[must_use]
+pub fn may_begin_transaction(sql: &str) -> bool {
+    let mut words = Words::new(sql);
+    let begins = words.next().is_some_and(|word| is_any(word, &["begin", "start"]));
+    words.by_ref().for_each(drop);
+    begins || words.unsure || words.statements > 1
+}
+
 fn is_any(word: &str, list: &[&str]) -> bool {
     list.iter().any(|entry| word.eq_ignore_ascii_case(entry))
 }

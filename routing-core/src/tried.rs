@@ -50,10 +50,12 @@ impl Tried {
         self.faults.iter().rev().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
     }
 
-    /// Whether a replica that the monitor still reaches gave no connection in time: it is busy, not gone.
+    /// Whether a replica that the monitor still reaches gave no connection in time: it is busy, not gone. One whose pool is
+    /// full is; one that let no new connection in gets the benefit of the doubt for the first round.
     pub(crate) fn busy_replica(&self, topology: &Topology) -> bool {
+        let doubt = self.forgiven == 0;
         self.faults[self.forgiven..].iter().any(|(id, fault)| {
-            matches!(fault, Fault::Saturated | Fault::Unresponsive)
+            (*fault == Fault::Saturated || doubt && *fault == Fault::Unresponsive)
                 && topology
                     .node(*id)
                     .is_some_and(|state| state.blocked.is_none() && state.role == Role::Replica)

@@ -44,6 +44,14 @@ impl LeaseWatch {
         if self.is_over() {
             return None;
         }
+        self.last_step(step).await
+    }
+
+    /// Runs a step that ends what was begun before: it is looked at first, whatever the watch says.
+    ///
+    /// # Cancel safety
+    /// That of the step.
+    pub(crate) async fn last_step<T>(&self, step: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             outcome = step => Some(outcome),

@@ -27,6 +27,10 @@ pub struct Wire {
     keeps_state: AtomicBool,
     /// One was prepared: it can be run again unseen, so a reset does not clear this.
     prepared_state: AtomicBool,
+    /// In the answer that is coming in: a row or a completed command was there already.
+    answered: AtomicBool,
+    /// An error came behind a row or a completed command: whoever took the row for a success was wrong.
+    late_error: AtomicBool,
     /// The last error during this lease.
     last_error: Mutex<Option<ServerError>>,
 }
@@ -50,6 +54,7 @@ impl Wire {
     /// A new lease begins: what earlier ones did is forgotten.
     pub fn begin_lease(&self) {
         self.completed.store(0, Relaxed);
+        self.late_error.store(false, Relaxed);
         *self.error() = None;
     }
 
@@ -113,10 +118,11 @@ impl Wire {
         self.error().is_some_and(|error| &error.sqlstate == b"0A000")
     }
 
-    /// Whether the server sent an error during this lease.
+    /// Whether an error came behind a row or a completed command during this lease. It tells of nothing that is still to
+    /// come: ask when the server owes nothing.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.error().is_some()
+    pub fn failed_late(&self) -> bool {
+        self.late_error.load(Relaxed)
     }
 
     /// What the end of the connection, or the last error of this lease, says about the node. An end comes first: what was
@@ -142,12 +148,18 @@ impl Wire {
         match kind {
             b'Z' => {
                 self.status.store(body.first().copied().unwrap_or(0), Relaxed);
+                self.answered.store(false, Relaxed);
                 self.owed.fetch_sub(1, Relaxed);
             }
+            b'D' => self.answered.store(true, Relaxed),
             b'C' => {
+                self.answered.store(true, Relaxed);
                 self.completed.fetch_add(1, Relaxed);
             }
-            b'E' => *self.error() = server_error(body),
+            b'E' => {
+                self.late_error.fetch_or(self.answered.load(Relaxed), Relaxed);
+                *self.error() = server_error(body);
+            }
             _ => {}
         }
     }
@@ -344,7 +356,21 @@ mod tests {
     fn the_codes_of_a_lost_connection_mean_nothing_when_the_session_goes_on() {
         let (wire, _, mut server) = open();
         server.feed(&error("ERROR", "08006"), &wire);
-        assert_eq!((wire.fault(Access::Read), wire.has_failed()), (None, true));
+        assert_eq!(wire.fault(Access::Read), None);
+    }
+
+    #[test]
+    fn an_error_behind_a_row_is_told_from_one_that_came_first() {
+        let (wire, _, mut server) = open();
+        server.feed(&[error("ERROR", "23505"), message(b'Z', b"I")].concat(), &wire);
+        assert!(!wire.failed_late());
+        let row = [message(b'D', b"\0\0"), message(b'C', b"INSERT 0 1\0")].concat();
+        server.feed(&row, &wire);
+        assert!(!wire.failed_late());
+        server.feed(&[error("ERROR", "23503"), message(b'Z', b"I")].concat(), &wire);
+        assert!(wire.failed_late());
+        wire.begin_lease();
+        assert!(!wire.failed_late());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A write: run it once on the proven primary, and never guess what became of it.
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
 use crate::backend::{Backend, Failure, SendFn};
@@ -8,8 +8,10 @@ use crate::decision::Access;
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
+use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
 use crate::step::{CUT, Step, loses_the_answer, roll_back, transaction_body, unknown, writer_changed};
+use crate::watch::LeaseWatch;
 
 impl<B: Backend> Routed<B> {
     /// A connection for writing, to the proven primary.
@@ -22,7 +24,7 @@ impl<B: Backend> Routed<B> {
     pub async fn acquire_write(&self) -> Result<Lease<B>, B::Error> {
         let lease = self.writer(self.deadline()).await?;
         self.session.mark_wrote();
-        Ok(lease)
+        Ok(lease.hand_out())
     }
 
     /// Runs a closure that sends *one statement*, outside a transaction, on the primary. It is run again only when the
@@ -42,7 +44,7 @@ impl<B: Backend> Routed<B> {
         let (value, mut lease) = self.run_statement_keeping(f).await?;
         // What comes after the last row can still say that the statement failed.
         let watch = self.watch(&lease);
-        let outcome = watch.unless_lost(B::complete(&mut lease)).await;
+        let outcome = watch.last_step(B::complete(&mut lease)).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {
                 lease.end(None);
@@ -96,6 +98,10 @@ impl<B: Backend> Routed<B> {
                     return Err(unknown);
                 }
                 Step::Failed(error, fault) => {
+                    if fault == Some(Fault::NotPrimary) {
+                        // The refusal is known; what the server still owes must not hide that nothing was done.
+                        let _ = timeout(CLEANUP_TIMEOUT, B::complete(&mut lease)).await;
+                    }
                     let again = fault == Some(Fault::NotPrimary)
                         && B::is_untouched(&lease)
                         && Instant::now() < deadline
@@ -180,7 +186,7 @@ impl<B: Backend> Routed<B> {
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(value) => {
                     lease.prove();
-                    match self.commit::<E>(lease).await? {
+                    match self.commit::<E>(lease, &watch).await? {
                         None => return Ok(value),
                         Some((error, fault)) => (error, fault),
                     }
@@ -208,11 +214,17 @@ impl<B: Backend> Routed<B> {
 
     /// `None` when the commit succeeded. An error when its outcome is unknown. Else what failed and certainly rolled
     /// back.
-    async fn commit<E: Failure<B>>(&self, mut lease: Lease<B>) -> Result<Option<(E, Option<Fault>)>, E> {
+    async fn commit<E: Failure<B>>(
+        &self,
+        mut lease: Lease<B>,
+        watch: &LeaseWatch,
+    ) -> Result<Option<(E, Option<Fault>)>, E> {
+        if watch.is_over() {
+            return Ok(Some((writer_changed::<B, E>(&lease), Some(Fault::NotPrimary))));
+        }
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
         self.session.mark_wrote();
-        let watch = self.watch(&lease);
-        let outcome = watch.unless_lost(B::commit(&mut lease)).await;
+        let outcome = watch.last_step(B::commit(&mut lease)).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {
                 lease.end(None);

@@ -73,13 +73,20 @@ impl Connection {
         self.finished = true;
     }
 
-    /// Waits until the server owes nothing; what it says last can be that the statement failed after all.
-    pub(crate) async fn complete(&mut self) -> Result<(), DieselError> {
-        if !self.wire().is_busy() {
-            return Ok(());
+    /// Waits until the server owes nothing.
+    pub(crate) async fn settle(&mut self) -> Result<(), DieselError> {
+        if self.wire().is_busy() {
+            // Allowed in a failed transaction as well.
+            self.batch_execute("").await?;
         }
-        self.batch_execute("").await?;
-        if self.wire().has_failed() {
+        Ok(())
+    }
+
+    /// Waits until the server owes nothing; what it says last can be that the statement failed after all, although Diesel
+    /// has returned its row.
+    pub(crate) async fn complete(&mut self) -> Result<(), DieselError> {
+        self.settle().await?;
+        if self.wire().failed_late() {
             let message = "the server failed the statement after its first row";
             return Err(made_here(DatabaseErrorKind::Unknown, message));
         }
@@ -104,11 +111,14 @@ impl DerefMut for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
+        let Some(mut object) = self.object.take() else { return };
         let wire = &object.wire;
         let over = wire.has_ended() || wire.fault(self.access).is_some_and(Fault::ends_connection);
         let settled = self.finished && !wire.is_busy();
-        let clean = settled && !wire.in_transaction() && !wire.keeps_state() && !wire.spoiled_statement();
+        let broken = AnsiTransactionManager::is_broken_transaction_manager(&mut object.connection);
+        let wire = &object.wire;
+        let clean =
+            settled && !broken && !wire.in_transaction() && !wire.keeps_state() && !wire.spoiled_statement();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !over && !clean => {
                 runtime.spawn(restore(object, settled));
@@ -135,7 +145,9 @@ async fn restore(mut object: Pooled, settled: bool) {
         // Behind whatever was handed to the driver and not sent yet.
         match timeout(LAST_WORD, object.connection.batch_execute("")).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return terminate_if_busy(object).await,
+            // Something large, or slow, stands before it: nobody waits for that any more.
+            Err(_) => return terminate(object).await,
+            Ok(Err(_)) => return terminate_if_busy(object).await,
         }
     }
     if object.wire.in_transaction() || object.wire.spoiled_statement() {
@@ -154,9 +166,10 @@ async fn restore(mut object: Pooled, settled: bool) {
 }
 
 async fn terminate_if_busy(object: Pooled) {
-    let physical = object.discard();
-    if physical.wire.is_busy() && !physical.wire.has_ended() {
-        terminate(physical).await;
+    if object.wire.is_busy() && !object.wire.has_ended() {
+        terminate(object).await;
+    } else {
+        drop(object.discard());
     }
 }
 

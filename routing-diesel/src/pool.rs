@@ -26,12 +26,14 @@ pub(crate) struct Physical {
     config: Arc<Config>,
     /// The task that moves the bytes. Ending it closes the socket.
     driver: Guard,
+    /// The driver may not go on by itself.
+    cut: bool,
 }
 
 impl Drop for Physical {
     fn drop(&mut self) {
         // Without its client the driver says goodbye to the server and ends, unless an answer is still owed.
-        if !self.wire.is_busy() {
+        if !self.cut && !self.wire.is_busy() {
             self.driver.disarm();
         }
     }
@@ -81,7 +83,7 @@ impl Connector for DieselConnector {
         let cancel = client.cancel_token();
         let connection = AsyncPgConnection::try_from(client).await?;
         wire.set_up();
-        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver: guard })
+        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver: guard, cut: false })
     }
 
     fn is_alive(&self, physical: &Physical) -> bool {
@@ -124,7 +126,8 @@ fn role(answer: &[SimpleQueryMessage]) -> (bool, bool) {
 }
 
 /// Cancels the statement on the server, then closes the connection.
-pub(crate) async fn terminate(physical: Physical) {
+pub(crate) async fn terminate(object: Pooled) {
+    let physical: &Physical = &object;
     let cancelling = async {
         let stream = open(&physical.config).await?;
         physical.cancel.cancel_query_raw(stream, NoTls).await?;
@@ -137,4 +140,8 @@ pub(crate) async fn terminate(physical: Physical) {
         }
         Err(_) => tracing::debug!("cancelling an abandoned statement on the server took too long"),
     }
+    // Only now is its place free: the server process counts among the pool's until it has ended. The driver goes at once,
+    // with whatever it has not written yet.
+    let mut physical = object.discard();
+    physical.cut = true;
 }

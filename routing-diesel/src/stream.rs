@@ -46,8 +46,10 @@ impl ReadHandle {
         let first_row = async |lease: &mut Lease<Diesel>| {
             let connection: &mut diesel_async::AsyncPgConnection = lease;
             let rows = AsyncConnectionCore::load(connection, query.clone()).await?;
-            let mut rest =
-                rows.map(|row| U::build_from_row(&row?).map_err(DieselError::DeserializationError)).boxed();
+            let mut rest = rows
+                .map(|row| U::build_from_row(&row?).map_err(DieselError::DeserializationError))
+                .fuse()
+                .boxed();
             let first = rest.next().await.transpose()?;
             Ok::<_, DieselError>((first.map(Ok), Rows(rest)))
         };

@@ -104,7 +104,7 @@ impl Backend for SeaOrm {
     }
 
     async fn commit(connection: &mut Connection) -> Result<(), Error> {
-        Ok(connection.finish("COMMIT").await?)
+        Ok(connection.commit().await?)
     }
 
     async fn rollback(connection: &mut Connection) -> Result<(), Error> {

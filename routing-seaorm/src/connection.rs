@@ -71,6 +71,24 @@ impl Connection {
         outcome
     }
 
+    /// COMMIT. The server would answer that of a transaction in which a statement has failed with a rollback, and call it a
+    /// success; here it is an error. Whether the transaction still stands the server is asked: it may have gone back to a
+    /// savepoint of the caller's own.
+    pub(crate) async fn commit(&self) -> Result<(), DbErr> {
+        if self.0.session.has_failed() {
+            if self.command("SELECT 1").await.is_err() {
+                if !self.is_lost() {
+                    self.finish("ROLLBACK").await?;
+                }
+                let why =
+                    "a statement failed in the transaction: it was rolled back, not committed".to_owned();
+                return Err(DbErr::Exec(RuntimeErr::Internal(why)));
+            }
+            self.0.session.goes_on();
+        }
+        self.finish("COMMIT").await
+    }
+
     /// Runs a command of this crate's own, by the simple protocol: one round trip.
     pub(crate) async fn command(&self, sql: &str) -> Result<(), DbErr> {
         let mut open = self.open().await?;

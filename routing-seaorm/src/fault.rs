@@ -70,11 +70,15 @@ fn is_fatal(error: &dyn DatabaseError) -> bool {
     error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
+/// Whether the connection is better closed when it comes back: after "cached plan must not change result type" (0A000)
+/// sqlx would go on using the prepared statement.
+pub(crate) fn spoils_statement(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some("0A000")
+}
+
 /// Whether the connection cannot be used after this error.
 pub(crate) fn ends_connection(error: &sqlx::Error) -> bool {
     match error {
-        // "Cached plan must not change result type": sqlx would go on using the prepared statement.
-        sqlx::Error::Database(error) if error.code().as_deref() == Some("0A000") => true,
         sqlx::Error::Database(error) => is_fatal(&**error),
         _ => of_driver(error, Access::Read).is_some_and(Fault::ends_connection),
     }

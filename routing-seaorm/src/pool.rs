@@ -64,7 +64,8 @@ const TERMINATE_SQL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg
 
 /// Ends a server process whose statement nobody waits for any more, then closes the connection. (sqlx keeps the key of a
 /// cancel request to itself.)
-pub(crate) async fn terminate(physical: Physical) {
+pub(crate) async fn terminate(object: Pooled) {
+    let physical: &Physical = &object;
     let ending = async {
         let mut other = PgConnection::connect_with(&physical.options).await?;
         let (number, started) = &physical.process;
@@ -76,4 +77,6 @@ pub(crate) async fn terminate(physical: Physical) {
         Ok(Err(error)) => tracing::debug!(%error, "an abandoned statement could not be ended on the server"),
         Err(_) => tracing::debug!("ending an abandoned statement on the server took too long"),
     }
+    // Only now is its place free: the server process counts among the pool's until it has ended.
+    drop(object.discard());
 }

@@ -6,7 +6,7 @@ use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
 use routing_core::{Fault, Usage, sql};
 use sea_orm::{DbErr, RuntimeErr};
 
-use crate::fault::ends_connection;
+use crate::fault::{ends_connection, spoils_statement};
 use crate::pool::{Physical, Pooled, terminate};
 
 /// The state of one session during one lease.
@@ -16,6 +16,8 @@ pub(crate) struct Session {
     busy: AtomicBool,
     /// The driver or the server ended the connection.
     lost: AtomicBool,
+    /// One of its prepared statements is of no more use: it is closed when it comes back.
+    spoiled: AtomicBool,
     /// Session state may have been set.
     dirty: AtomicBool,
     /// A transaction is open.
@@ -51,8 +53,8 @@ impl Session {
         self.failed.load(Relaxed)
     }
 
-    /// The transaction went back to a savepoint, from before the failure.
-    pub(crate) fn went_back(&self) {
+    /// The transaction goes on: it went back to a savepoint from before the failure.
+    pub(crate) fn goes_on(&self) {
         self.failed.store(false, Relaxed);
     }
 
@@ -74,6 +76,10 @@ impl Session {
     pub(crate) fn note(&self, sql: &str) {
         if sql::keeps_session_state(sql) {
             self.dirty.store(true, Relaxed);
+            // Text of the caller's own may have begun a transaction as well.
+            if sql::may_begin_transaction(sql) {
+                self.transaction.store(true, Relaxed);
+            }
         }
     }
 
@@ -93,6 +99,9 @@ impl Session {
         if error.is_some_and(ends_connection) {
             self.lost.store(true, Relaxed);
         }
+        if error.is_some_and(spoils_statement) {
+            self.spoiled.store(true, Relaxed);
+        }
         if error.is_some_and(|error| error.as_database_error().is_some()) && self.transaction.load(Relaxed) {
             self.failed.store(true, Relaxed);
         }
@@ -105,12 +114,12 @@ impl Session {
             (self.busy.load(Relaxed), self.transaction.load(Relaxed), self.dirty.load(Relaxed));
         match tokio::runtime::Handle::try_current() {
             // Dropping what was taken out closes it.
-            _ if self.is_lost() => drop(object.discard()),
+            _ if self.is_lost() || self.spoiled.load(Relaxed) && !busy => drop(object.discard()),
             Ok(runtime) if busy => {
-                runtime.spawn(terminate(object.discard()));
+                runtime.spawn(terminate(object));
             }
             Ok(runtime) if transaction || dirty => {
-                runtime.spawn(restore(object, dirty));
+                runtime.spawn(restore(object, transaction, dirty));
             }
             Err(_) if busy || transaction || dirty => drop(object.discard()),
             _ => drop(object),
@@ -119,11 +128,12 @@ impl Session {
 }
 
 /// Brings a connection back to how it started and gives it back; closes it when that fails.
-async fn restore(mut object: Pooled, dirty: bool) {
+async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
     let restoring = async {
         let Physical { connection, .. } = &mut *object;
-        // Text of the caller's own may have begun a transaction as well; without one this is only a warning.
-        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        if transaction {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        }
         if dirty {
             sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
         }

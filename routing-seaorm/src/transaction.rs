@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, RouteError, Routed};
@@ -23,8 +23,8 @@ use crate::stream::{RoutedStream, rows};
 /// again. `begin` on it makes a savepoint.
 pub struct RoutedTransaction {
     shared: Arc<Shared>,
-    /// 0 for the transaction, else the savepoint's number.
-    depth: u32,
+    /// 0 for the transaction, else the savepoint's number: each has its own, and an inner one a higher.
+    savepoint: u32,
     open: bool,
 }
 
@@ -33,15 +33,36 @@ struct Shared {
     access: Access,
     /// From its beginning, so that a loss between two statements is not missed.
     watch: LeaseWatch,
-    /// Savepoints that were dropped without an end: rolled back before the next statement.
-    abandoned: Mutex<Vec<u32>>,
+    savepoints: Mutex<Savepoints>,
+}
+
+#[derive(Default)]
+struct Savepoints {
+    last: u32,
+    /// Those that the server knows, outermost first.
+    open: Vec<u32>,
+    /// The outermost that was dropped without an end: rolled back to before the next statement.
+    abandoned: Option<u32>,
+}
+
+impl Savepoints {
+    /// One has ended, and with it all within it.
+    fn close(&mut self, savepoint: u32) {
+        self.open.retain(|open| *open < savepoint);
+    }
+
+    fn abandon(&mut self, savepoint: u32) {
+        if self.open.contains(&savepoint) {
+            self.abandoned = Some(self.abandoned.map_or(savepoint, |other| other.min(savepoint)));
+        }
+    }
 }
 
 impl RoutedTransaction {
     pub(crate) fn new(routed: &Routed<SeaOrm>, lease: Lease<SeaOrm>, access: Access) -> Self {
         let watch = routed.watch(&lease);
-        let shared = Shared { lease, access, watch, abandoned: Mutex::default() };
-        Self { shared: Arc::new(shared), depth: 0, open: true }
+        let shared = Shared { lease, access, watch, savepoints: Mutex::default() };
+        Self { shared: Arc::new(shared), savepoint: 0, open: true }
     }
 
     /// Commits after success, rolls back after failure.
@@ -64,9 +85,14 @@ impl RoutedTransaction {
 
     /// A savepoint. It has no characteristics of its own; these are ignored, as SeaORM does.
     async fn begin_as(&self, _: Option<IsolationLevel>, _: Option<AccessMode>) -> Result<Self, DbErr> {
-        let depth = self.depth + 1;
-        self.step(self.shared.lease.command(&format!("SAVEPOINT routing_{depth}"))).await?;
-        Ok(Self { shared: self.shared.clone(), depth, open: true })
+        let savepoint = {
+            let mut savepoints = self.shared.savepoints();
+            savepoints.last += 1;
+            savepoints.last
+        };
+        self.step(self.shared.lease.command(&format!("SAVEPOINT routing_{savepoint}"))).await?;
+        self.shared.savepoints().open.push(savepoint);
+        Ok(Self { shared: self.shared.clone(), savepoint, open: true })
     }
 }
 
@@ -75,20 +101,24 @@ impl Shared {
         Error::from(RouteError::WriterChanged { from: self.lease.node().shared_name().clone() }).into()
     }
 
+    fn savepoints(&self) -> MutexGuard<'_, Savepoints> {
+        self.savepoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn roll_back_abandoned(&self) -> Result<(), DbErr> {
-        let abandoned = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
-        // The outermost takes those within it along.
-        match abandoned.into_iter().min() {
-            Some(depth) => self.roll_back_to(depth).await,
+        let abandoned = self.savepoints().abandoned.take();
+        match abandoned {
+            Some(savepoint) => self.roll_back_to(savepoint).await,
             None => Ok(()),
         }
     }
 
-    async fn roll_back_to(&self, depth: u32) -> Result<(), DbErr> {
-        let sql = format!("ROLLBACK TO SAVEPOINT routing_{depth}; RELEASE SAVEPOINT routing_{depth}");
+    async fn roll_back_to(&self, savepoint: u32) -> Result<(), DbErr> {
+        let sql = format!("ROLLBACK TO SAVEPOINT routing_{savepoint}; RELEASE SAVEPOINT routing_{savepoint}");
         let step = self.lease.command(&sql);
         self.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.writer_changed()))?;
-        self.lease.session().went_back();
+        self.savepoints().close(savepoint);
+        self.lease.session().goes_on();
         Ok(())
     }
 
@@ -106,17 +136,12 @@ impl Shared {
         if self.watch.is_over() {
             return Err(self.writer_changed());
         }
-        if self.lease.session().has_failed() {
-            self.roll_back().await?;
-            let why = "a statement failed in the transaction: it was rolled back, not committed".to_owned();
-            return Err(DbErr::Exec(sea_orm::RuntimeErr::Internal(why)));
-        }
         if self.lease.is_lost() {
             // Nothing was sent after the loss, and the server rolls back what a lost session leaves.
             let why = "the connection was lost before COMMIT: nothing was committed".to_owned();
             return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
         }
-        let why = match self.watch.unless_lost(self.lease.finish("COMMIT")).await {
+        let why = match self.watch.unless_lost(self.lease.commit()).await {
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => match error.fault(self.access) {
                 Some(Fault::Unreachable | Fault::Unresponsive) if self.access == Access::Write => {
@@ -137,19 +162,20 @@ impl TransactionSession for RoutedTransaction {
     async fn commit(mut self) -> Result<(), DbErr> {
         self.shared.roll_back_abandoned().await?;
         self.open = false;
-        if self.depth > 0 {
-            return self
-                .step(self.shared.lease.command(&format!("RELEASE SAVEPOINT routing_{}", self.depth)))
-                .await;
+        if self.savepoint > 0 {
+            let sql = format!("RELEASE SAVEPOINT routing_{}", self.savepoint);
+            self.step(self.shared.lease.command(&sql)).await?;
+            self.shared.savepoints().close(self.savepoint);
+            return Ok(());
         }
         self.shared.commit().await
     }
 
     async fn rollback(mut self) -> Result<(), DbErr> {
         self.open = false;
-        match self.depth {
+        match self.savepoint {
             0 => self.shared.roll_back().await,
-            depth => self.shared.roll_back_to(depth).await,
+            savepoint => self.shared.roll_back_to(savepoint).await,
         }
     }
 }
@@ -157,8 +183,8 @@ impl TransactionSession for RoutedTransaction {
 impl Drop for RoutedTransaction {
     fn drop(&mut self) {
         // The outermost needs nothing: the connection rolls back when its lease ends.
-        if self.open && self.depth > 0 {
-            self.shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(self.depth);
+        if self.open && self.savepoint > 0 {
+            self.shared.savepoints().abandon(self.savepoint);
         }
     }
 }
@@ -211,7 +237,7 @@ impl fmt::Debug for RoutedTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RoutedTransaction")
             .field("lease", &self.shared.lease)
-            .field("depth", &self.depth)
+            .field("savepoint", &self.savepoint)
             .finish_non_exhaustive()
     }
 }
