@@ -23,10 +23,12 @@ use crate::node::Node;
 use crate::opening::{Opened, Opener};
 
 /// Asked once on each new connection: the server process, whether the server is in recovery, whether its sessions start
-/// read-only, and when the process was started. One row; the write pool refuses a server by its answer (see
+/// read-only, when the process was started, and after how many idle milliseconds the server ends the session (0: never;
+/// NULL before PostgreSQL 14). One row; the write pool refuses a server by its answer (see
 /// [`NotWritable::check`](crate::NotWritable::check)).
 pub const SESSION_SQL: &str = "SELECT pid, pg_catalog.pg_is_in_recovery(), \
-     pg_catalog.current_setting('transaction_read_only') = 'on', backend_start::text \
+     pg_catalog.current_setting('transaction_read_only') = 'on', backend_start::text, \
+     (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout') \
      FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
 
 /// Brings a session back to how it started: what `DISCARD ALL` does, but for the statements that the drivers prepared and
@@ -61,6 +63,12 @@ pub trait Connector: Send + Sync + 'static {
     fn is_alive(&self, connection: &Self::Connection) -> bool {
         let _ = connection;
         true
+    }
+
+    /// How long the server lets the connection idle before it ends the session (`idle_session_timeout`), if it does.
+    fn longest_idle(&self, connection: &Self::Connection) -> Option<Duration> {
+        let _ = connection;
+        None
     }
 
     /// Makes one round trip on a connection that was idle.
@@ -143,7 +151,11 @@ impl<C: Connector> Manager for Keeper<C> {
             return Err(RecycleError::message("too old, idle for too long, retired or ended"));
         }
         let generation = self.node.generation();
-        if kept.generation != generation || metrics.last_used() > self.check_after_idle {
+        // The server may be about to end the session: half of its patience leaves room for the clock to differ.
+        let longest = self.opener.connector().longest_idle(&kept.connection);
+        let check_after =
+            longest.map_or(self.check_after_idle, |longest| self.check_after_idle.min(longest / 2));
+        if kept.generation != generation || metrics.last_used() > check_after {
             self.opener.connector().check(&mut kept.connection).await.map_err(RecycleError::Backend)?;
             kept.generation = generation;
         }

@@ -4,8 +4,12 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use diesel::connection::get_default_instrumentation;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection,
+    TransactionManager,
+};
 use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
 use routing_core::wire::Wire;
 use routing_core::{Access, Fault, Usage};
@@ -27,8 +31,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(object: Pooled, access: Access) -> Self {
+    pub(crate) fn new(mut object: Pooled, access: Access) -> Self {
         object.wire.begin_lease();
+        // What the last user set to watch its own statements does not see the next one's.
+        object.connection.set_instrumentation(get_default_instrumentation());
         Self { object: Some(object), access, finished: false }
     }
 

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `db.run(async \|conn\| …)` | on a replica; again elsewhere when its node fails | on the primary; never twice |
 //! | `db.transaction(async \|conn\| …)` | READ ONLY on one node; again elsewhere | again only if nothing was committed |
-//! | `db.load_stream(query)` | the first row may come from another node | – |
+//! | `db.stream(query)` | the first row may come from another node | – |
 //! | `db.get()` | a lease, protected up to its checkout | a lease, protected up to its checkout |
 //!
 //! A lease is an `AsyncPgConnection`: `load`, `execute`, `transaction`, `build_transaction` and pipelining work on it as

@@ -13,7 +13,7 @@ use crate::transaction::{commit, rollback};
 /// |---|---|
 /// | [`run`](Self::run) | the closure runs again on another node when its node fails it |
 /// | [`transaction`](Self::transaction) | the same, for a READ ONLY transaction as a whole |
-/// | [`load_stream`](Self::load_stream) | until the first row is there; afterwards an error is handed out |
+/// | [`stream`](Self::stream) | until the first row is there; afterwards an error is handed out |
 /// | [`get`](Self::get) | up to the checkout; what runs on the lease is not repeated |
 ///
 /// It holds no connection; clones are cheap. The sessions behind it are read-only on the server: a write fails with

@@ -36,7 +36,7 @@ impl ReadHandle {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run).
-    pub async fn load_stream<U, Q>(&self, query: Q) -> Result<RoutedStream<U>, DieselError>
+    pub async fn stream<U, Q>(&self, query: Q) -> Result<RoutedStream<U>, DieselError>
     where
         Q: AsQuery + Clone + Send + Sync + 'static,
         Q::Query: QueryFragment<Pg> + QueryId + Send + 'static,

@@ -1,5 +1,7 @@
 //! Opening, checking and ending connections.
 
+use std::time::Duration;
+
 use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
 use routing_core::{Access, NotWritable};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -16,6 +18,8 @@ pub(crate) struct Physical {
     pub(crate) connection: PgConnection,
     /// The server's process: its number, and when it was started, since numbers are used again.
     process: (i32, String),
+    /// How long the server lets it idle, if it ends idle sessions: sqlx does not see that end before it is used again.
+    longest_idle: Option<Duration>,
     /// Where to reach the server to end that process.
     options: PgConnectOptions,
 }
@@ -47,11 +51,17 @@ impl Connector for SqlxConnector {
             NotWritable::check(row.try_get(1)?, row.try_get(2)?)
                 .map_err(|refused| sqlx::Error::AnyDriverError(Box::new(refused)))?;
         }
+        let longest_idle = row.try_get::<Option<i64>, _>(4)?.and_then(|longest| u64::try_from(longest).ok());
         Ok(Physical {
+            longest_idle: longest_idle.filter(|longest| *longest > 0).map(Duration::from_millis),
             connection,
             process: (row.try_get(0)?, row.try_get(3)?),
             options: self.options.clone(),
         })
+    }
+
+    fn longest_idle(&self, physical: &Physical) -> Option<Duration> {
+        physical.longest_idle
     }
 
     async fn check(&self, physical: &mut Physical) -> Result<(), sqlx::Error> {

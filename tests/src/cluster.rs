@@ -5,15 +5,15 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
 use routing_core::{Consistency, DatabaseUrl, NodeConfig, Router, RouterConfig, Session};
-use routing_seaorm::{ReadHandle, SeaOrm, SeaOrmOptions, WriteHandle};
 use tempfile::TempDir;
 use tokio_postgres::types::FromSqlOwned;
 
 use crate::database::Database;
 use crate::leftovers;
 use crate::note;
+use crate::orm::Orm;
 use crate::proxy::{Proxies, Proxy};
-use crate::seen::NodeView as _;
+use crate::seen::served_by;
 use crate::wait::{PATIENCE, eventually};
 
 /// The nodes of every test cluster.
@@ -225,7 +225,7 @@ impl TestCluster {
     }
 
     /// A router with the defaults that has seen every node.
-    pub async fn router(&self) -> Router<SeaOrm> {
+    pub async fn router<O: Orm>(&self) -> Router<O> {
         router(self.config()).await
     }
 }
@@ -234,32 +234,52 @@ impl TestCluster {
 ///
 /// # Panics
 /// When the configuration is refused, or a node does not serve.
-pub async fn router(config: RouterConfig) -> Router<SeaOrm> {
-    let names: Vec<_> = config.nodes.iter().map(|node| node.name.clone()).collect();
-    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default()).expect("a valid configuration");
+pub async fn router<O: Orm>(config: RouterConfig) -> Router<O> {
+    let router = Router::start(config, O::Options::default()).expect("a valid configuration");
+    ready(&router).await;
+    router
+}
+
+/// Waits until a router has seen every node of its configuration serve.
+///
+/// # Panics
+/// When one does not.
+pub async fn ready<O: Orm>(router: &Router<O>) {
     eventually(PATIENCE, "every node serves", async || {
-        router.status().primary.is_some() && names.iter().all(|name| router.serves(name))
+        let status = router.status();
+        status.primary.is_some() && status.nodes.iter().all(|node| node.serving)
     })
     .await;
-    router
 }
 
 /// The read handle of a new request.
 #[must_use]
-pub fn reader(router: &Router<SeaOrm>) -> ReadHandle {
+pub fn reader<O: Orm>(router: &Router<O>) -> O::Read {
     reader_with(router, Consistency::Eventual)
 }
 
 /// The read handle of a new request with this consistency.
 #[must_use]
-pub fn reader_with(router: &Router<SeaOrm>, consistency: Consistency) -> ReadHandle {
-    use routing_core::Backend as _;
-    SeaOrm::read(router.routed(Session::new(), consistency))
+pub fn reader_with<O: Orm>(router: &Router<O>, consistency: Consistency) -> O::Read {
+    O::read(router.routed(Session::new(), consistency))
+}
+
+/// A new request whose reads keep to this node.
+///
+/// # Panics
+/// When the node serves no reads.
+pub async fn reader_on<O: Orm>(router: &Router<O>, node: &str) -> O::Read {
+    for _ in 0..1_000 {
+        let db = reader(router);
+        if served_by(&db).await.expect("a read") == node {
+            return db;
+        }
+    }
+    panic!("{node} serves no reads");
 }
 
 /// The write handle of a new request.
 #[must_use]
-pub fn writer(router: &Router<SeaOrm>) -> WriteHandle {
-    use routing_core::Backend as _;
-    SeaOrm::write(router.routed(Session::new(), Consistency::Strong))
+pub fn writer<O: Orm>(router: &Router<O>) -> O::Write {
+    O::write(router.routed(Session::new(), Consistency::Strong))
 }

@@ -1,23 +1,35 @@
-//! What the workspace's tests stand on: real PostgreSQL clusters, and faults between them and the router.
+//! What the workspace's tests stand on: real PostgreSQL clusters, faults between them and the router, and one way to say
+//! what a test does for every ORM.
 //!
 //! - [`TestCluster`]: one primary and two streaming replicas that end with the test.
 //! - [`Proxies`]: a [`Proxy`] before each node that refuses, resets, swallows or delays.
+//! - [`Orm`] and [`Handle`]: what a test does with an ORM; [`on_both!`] runs it for [`SeaOrm`] and [`Diesel`].
 //! - [`eventually`] and [`throughout`]: the only places that wait.
-//! - [`note`]: the entity that tests write and read.
+//! - [`note`]: what tests write and read.
 //! - [`Readers`]: many concurrent readers that remember what they were answered.
 
 mod cluster;
 mod database;
+mod diesel;
+mod handle;
 mod leftovers;
 pub mod note;
+mod orm;
 mod proxy;
 mod readers;
+mod seaorm;
 mod seen;
 mod wait;
 
-pub use cluster::{NODES, PRIMARY, REPLICAS, TestCluster, reader, reader_with, router, writer};
+pub use cluster::{
+    NODES, PRIMARY, REPLICAS, TestCluster, reader, reader_on, reader_with, ready, router, writer,
+};
 pub use database::Database;
+pub use handle::Handle;
+pub use orm::{Orm, Rows};
 pub use proxy::{Mode, Proxies, Proxy};
 pub use readers::{Readers, Tally};
-pub use seen::{NodeView, refusals, served_by, served_by_slowly, sqlstate};
+pub use routing_diesel::Diesel;
+pub use routing_seaorm::SeaOrm;
+pub use seen::{NAME, NodeView, refusals, served_by, served_by_slowly, slowly};
 pub use wait::{PATIENCE, eventually, throughout};

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use routing_core::Router;
-use routing_seaorm::SeaOrm;
 use tokio::task::JoinSet;
 
 use crate::cluster::reader;
+use crate::orm::Orm;
 use crate::seen::served_by_slowly;
 use crate::wait::{PATIENCE, eventually};
 
@@ -46,7 +46,7 @@ pub struct Readers {
 impl Readers {
     /// Starts so many readers. Each statement takes some milliseconds on the server, so that a fault meets many.
     #[must_use]
-    pub fn start(router: &Router<SeaOrm>, count: usize) -> Self {
+    pub fn start<O: Orm>(router: &Router<O>, count: usize) -> Self {
         let (tally, stop) = (Arc::<Mutex<Tally>>::default(), Arc::<AtomicBool>::default());
         let mut tasks = JoinSet::new();
         for _ in 0..count {

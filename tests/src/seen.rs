@@ -1,39 +1,33 @@
 //! What a test sees of a decision, a node and an error.
 
-use routing_core::{NodeStatus, Refusals, RouteError, Router};
-use routing_seaorm::SeaOrm;
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, RuntimeErr, Statement};
+use routing_core::{Backend, NodeStatus, Refusals, RouteError, Router};
+
+use crate::handle::Handle;
+use crate::orm::Orm;
+
+/// Asks a server for its name.
+pub const NAME: &str = "SELECT current_setting('cluster_name')";
 
 /// The name of the node that answers, as its server knows it.
 ///
 /// # Errors
 /// The statement's.
-pub async fn served_by(db: &impl ConnectionTrait) -> Result<String, DbErr> {
-    name_of_server(db, "SELECT current_setting('cluster_name')".to_owned()).await
+pub async fn served_by<O: Orm>(db: &impl Handle<O>) -> Result<String, O::Failure> {
+    db.text(NAME).await
 }
 
 /// The same by a statement that takes at least that many seconds on the server.
 ///
 /// # Errors
 /// The statement's.
-pub async fn served_by_slowly(db: &impl ConnectionTrait, seconds: f64) -> Result<String, DbErr> {
-    name_of_server(db, format!("SELECT current_setting('cluster_name'), pg_sleep({seconds})::text")).await
+pub async fn served_by_slowly<O: Orm>(db: &impl Handle<O>, seconds: f64) -> Result<String, O::Failure> {
+    db.text(&slowly(seconds)).await
 }
 
-async fn name_of_server(db: &impl ConnectionTrait, sql: String) -> Result<String, DbErr> {
-    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
-    row.ok_or_else(|| DbErr::Custom("a SELECT without FROM has one row".to_owned()))?.try_get_by_index(0)
-}
-
-/// The server's code of an error, if a server made it.
+/// A statement that asks a server for its name and takes at least that many seconds.
 #[must_use]
-pub fn sqlstate(error: &DbErr) -> Option<String> {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error.as_database_error()?.code()?.into_owned()),
-        _ => None,
-    }
+pub fn slowly(seconds: f64) -> String {
+    format!("SELECT current_setting('cluster_name'), pg_sleep({seconds})::text")
 }
 
 /// Why each node was refused, if the error says so.
@@ -73,7 +67,7 @@ pub trait NodeView {
     fn drain(&self, name: &str, draining: bool);
 }
 
-impl NodeView for Router<SeaOrm> {
+impl<B: Backend> NodeView for Router<B> {
     fn node(&self, name: &str) -> NodeStatus {
         let nodes = self.status().nodes;
         nodes.into_iter().find(|node| node.name == name).expect("the router knows all nodes of the cluster")

@@ -7,70 +7,54 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use routing_cluster::Login;
 use routing_core::{Consistency, Router, RouterConfig};
-use routing_seaorm::SeaOrm;
 use routing_tests::{
-    NODES, NodeView as _, PATIENCE, PRIMARY, REPLICAS, TestCluster, eventually, note, reader, router,
-    served_by, served_by_slowly, writer,
-};
-use sea_orm::{
-    ActiveModelTrait as _, ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait as _,
-    TransactionSession as _, TransactionTrait as _,
+    Handle, NAME, NODES, NodeView as _, Orm, PATIENCE, PRIMARY, REPLICAS, TestCluster, eventually, reader,
+    reader_on, router, served_by, served_by_slowly, slowly, writer,
 };
 use tokio::time::timeout;
 
-const POOL: u32 = 8;
-
-fn slow_rows() -> Statement {
-    let sql = "SELECT number, pg_sleep(0.002)::text FROM generate_series(1, 1000) AS number";
-    Statement::from_string(DbBackend::Postgres, sql)
+routing_tests::on_both! {
+    requests_dropped_at_any_await_give_everything_back,
+    a_stream_dropped_before_its_end_ends_on_the_server,
+    a_transaction_whose_request_is_dropped_is_rolled_back,
+    session_state_does_not_reach_the_next_user_of_a_connection,
+    a_transaction_begun_in_sql_does_not_reach_the_next_user_of_a_connection,
+    a_statement_prepared_in_sql_does_not_reach_the_next_user_of_a_connection,
+    a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once,
+    a_request_dropped_in_its_first_poll_leaves_no_statement_behind,
 }
 
+const POOL: u32 = 8;
+
+const INSERT: &str = "INSERT INTO note (author, text) VALUES ('cancelled', 'transaction') RETURNING text";
+
 /// One request that takes some 20 ms, of a kind that `kind` chooses.
-async fn request(router: &Router<SeaOrm>, kind: u32) -> Result<(), DbErr> {
+async fn request<O: Orm>(router: &Router<O>, kind: u32) -> Result<(), O::Failure> {
     match kind {
         0 => served_by_slowly(&reader(router), 0.02).await.map(drop),
         1 => served_by_slowly(&writer(router), 0.02).await.map(drop),
-        2 => note::new("cancelled", "autocommit").insert(&writer(router)).await.map(drop),
-        3 => {
-            let transaction = writer(router).begin().await?;
-            note::new("cancelled", "transaction").insert(&transaction).await?;
-            let savepoint = transaction.begin().await?;
-            served_by_slowly(&savepoint, 0.01).await?;
-            savepoint.commit().await?;
-            transaction.commit().await
-        }
-        4 => {
-            let transaction = reader(router).begin().await?;
-            served_by_slowly(&transaction, 0.01).await?;
-            transaction.rollback().await
-        }
+        2 => writer(router).insert_note("cancelled", "autocommit").await,
+        3 => writer(router).transaction(&[INSERT, &slowly(0.01), INSERT]).await.map(drop),
+        4 => reader(router).undone(&[&slowly(0.01)]).await,
         5 => {
-            let db = reader(router);
-            let mut rows = db.stream_raw(slow_rows()).await?;
+            let sql = "SELECT number, pg_sleep(0.002)::text FROM generate_series(1, 1000) AS number";
+            let mut rows = O::rows(&reader(router), sql).await?;
             while let Some(row) = rows.next().await {
                 row?;
             }
             Ok(())
         }
-        6 => {
-            let transaction = writer(router).begin().await?;
-            let mut rows = transaction.stream_raw(slow_rows()).await?;
-            while let Some(row) = rows.next().await {
-                row?;
-            }
-            drop(rows);
-            transaction.commit().await
-        }
+        6 => O::nested(&writer(router), "cancelled").await,
         _ => {
-            let lease = router.read(Consistency::Strong).await.map_err(DbErr::from)?;
-            lease.execute_unprepared("SET work_mem = '1MB'").await?;
-            served_by_slowly(&*lease, 0.01).await.map(drop)
+            let mut lease = router.read(Consistency::Strong).await?;
+            O::execute_on(&mut lease, "SET work_mem = '1MB'").await?;
+            O::text_on(&mut lease, &slowly(0.01)).await.map(drop)
         }
     }
 }
 
 /// Nothing is held: not here, and not on any server.
-async fn everything_is_back(cluster: &TestCluster, router: &Router<SeaOrm>) {
+async fn everything_is_back<O: Orm>(cluster: &TestCluster, router: &Router<O>) {
     eventually(PATIENCE, "no request is counted and every connection is idle", async || {
         router.status().fallback_in_use == 0
             && router.status().nodes.iter().all(|node| {
@@ -93,14 +77,13 @@ async fn everything_is_back(cluster: &TestCluster, router: &Router<SeaOrm>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_dropped_at_any_await_give_everything_back() {
+async fn requests_dropped_at_any_await_give_everything_back<O: Orm>() {
     let seed = std::env::var("ROUTING_TESTS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("ROUTING_TESTS_SEED={seed}");
     let cluster = TestCluster::start().await;
     let config = RouterConfig { read_pool_size: POOL, write_pool_size: POOL, ..cluster.config() };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     let mut seeds = Rng::with_seed(seed);
     let clients = (0..12).map(|_| {
@@ -134,70 +117,80 @@ async fn requests_dropped_at_any_await_give_everything_back() {
         held.push(router.read(Consistency::Strong).await.expect("a connection to read on the primary"));
         held.push(router.write().await.expect("a connection to write"));
     }
-    for lease in &held {
-        assert_eq!(served_by(&**lease).await.expect("a statement"), lease.node().name());
+    for lease in &mut held {
+        let server = O::text_on(lease, NAME).await.expect("a statement");
+        assert_eq!(server, lease.node().name());
     }
     drop(held);
     everything_is_back(&cluster, &router).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_dropped_before_its_end_ends_on_the_server() {
+async fn a_stream_dropped_before_its_end_ends_on_the_server<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
-    let endless = "SELECT generate_series(1, 1000000000) AS number";
-    let endless = || Statement::from_string(DbBackend::Postgres, endless);
-    let (reads, writes) = (reader(&router), writer(&router));
-    let mut of_reader = reads.stream_raw(endless()).await.expect("rows");
-    let mut of_writer = writes.stream_raw(endless()).await.expect("rows");
-    for _ in 0..10 {
-        of_reader.next().await.expect("a row").expect("a row");
-        of_writer.next().await.expect("a row").expect("a row");
+    let endless = "SELECT generate_series(1, 1000000000) AS number, 'row' AS text";
+    let mut streams = Vec::new();
+    for node in REPLICAS {
+        let mut rows = O::rows(&reader_on(&router, node).await, endless).await.expect("rows");
+        for _ in 0..10 {
+            rows.next().await.expect("a row").expect("a row");
+        }
+        streams.push(rows);
     }
-    drop((of_reader, of_writer));
+    for node in REPLICAS {
+        assert_eq!(cluster.app_processes(node, "state = 'active'").await, 1, "the server is at it");
+    }
+    drop(streams);
     everything_is_back(&cluster, &router).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_nobody_ends_is_rolled_back() {
+async fn a_transaction_whose_request_is_dropped_is_rolled_back<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
-    for _ in 0..5 {
-        let transaction = writer(&router).begin().await.expect("begin");
-        note::new("abandoned", "undone").insert(&transaction).await.expect("insert");
-        let savepoint = transaction.begin().await.expect("a savepoint");
-        note::new("abandoned", "undone").insert(&savepoint).await.expect("insert");
-        drop(transaction);
-        drop(savepoint);
-        let transaction = reader(&router).begin().await.expect("begin");
-        served_by(&transaction).await.expect("a read");
+    let undone = "INSERT INTO note (author, text) VALUES ('abandoned', 'undone') RETURNING text";
+    let write = {
+        let db = writer(&router);
+        tokio::spawn(async move { db.transaction(&[undone, &slowly(600.0)]).await })
+    };
+    let read = {
+        let db = reader_on(&router, "pg2").await;
+        tokio::spawn(async move { db.transaction(&[&slowly(600.0)]).await })
+    };
+    for node in [PRIMARY, "pg2"] {
+        eventually(PATIENCE, "its last statement runs", async || {
+            cluster.app_processes(node, "wait_event = 'PgSleep'").await == 1
+        })
+        .await;
     }
+    write.abort();
+    read.abort();
     everything_is_back(&cluster, &router).await;
     assert_eq!(cluster.notes_by(PRIMARY, "abandoned").await, 0);
 }
 
-/// The state of a session that a test may have left behind, and the server process that has it.
-async fn session(db: &impl ConnectionTrait) -> (i32, String) {
-    let sql = "SELECT pg_backend_pid(), concat_ws(', ', \
+/// The server process of a connection, and the state of its session that a test may have left behind.
+async fn session<O: Orm>(db: &impl Handle<O>) -> (String, String) {
+    let sql = "SELECT pg_backend_pid() || ': ' || concat_ws(', ', \
          'work_mem ' || current_setting('work_mem'), \
          'read_only ' || current_setting('default_transaction_read_only'), \
          'locks ' || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
          'temp ' || coalesce(to_regclass('pg_temp.leak')::text, 'none'), \
          'listens ' || (SELECT count(*) FROM pg_listening_channels()), \
          'cursors ' || (SELECT count(*) FROM pg_cursors), \
+         'transaction ' || (SELECT (xact_start <> query_start)::text FROM pg_stat_activity \
+                            WHERE pid = pg_backend_pid()), \
          'role ' || current_user)";
-    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await;
-    let row = row.expect("a statement").expect("a row");
-    (row.try_get_by_index(0).expect("a number"), row.try_get_by_index(1).expect("a text"))
+    let text = db.text(sql).await.expect("a statement");
+    let (process, state) = text.split_once(": ").expect("a process and its state");
+    (process.to_owned(), state.to_owned())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn session_state_does_not_reach_the_next_user_of_a_connection() {
+async fn session_state_does_not_reach_the_next_user_of_a_connection<O: Orm>() {
     let cluster = TestCluster::start().await;
     let config = RouterConfig { read_pool_size: 1, write_pool_size: 1, ..cluster.config() };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     let (process, clean) = session(&writer(&router)).await;
     for leak in [
@@ -210,23 +203,15 @@ async fn session_state_does_not_reach_the_next_user_of_a_connection() {
         "DECLARE leak CURSOR WITH HOLD FOR SELECT 1",
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
         "DO $$ BEGIN PERFORM set_config('work_mem', '1MB', false); END $$",
-        "BEGIN; INSERT INTO note (author, text) VALUES ('leak', 'undone')",
     ] {
-        writer(&router).execute_unprepared(leak).await.expect(leak);
-        assert_eq!(session(&writer(&router)).await, (process, clean.clone()), "after {leak}");
+        writer(&router).execute(leak).await.expect(leak);
+        assert_eq!(session(&writer(&router)).await, (process.clone(), clean.clone()), "after {leak}");
     }
-    let transaction = writer(&router).begin().await.expect("begin");
-    transaction.execute_unprepared("SET work_mem = '1MB'").await.expect("SET");
-    transaction.execute_unprepared("SELECT pg_advisory_lock(3)").await.expect("a lock");
-    note::new("leak", "undone").insert(&transaction).await.expect("insert");
-    drop(transaction);
-    assert_eq!(session(&writer(&router)).await, (process, clean), "after a dropped transaction");
-    let transaction = writer(&router).begin().await.expect("begin");
-    transaction.execute_unprepared("SET work_mem = '1MB'").await.expect("SET");
-    transaction.commit().await.expect("commit");
-    let (_, after) = session(&writer(&router)).await;
-    assert!(!after.contains("work_mem 1MB"), "after a committed transaction: {after}");
-    assert_eq!(cluster.notes_by(PRIMARY, "leak").await, 0);
+    let set = ["SELECT set_config('work_mem', '1MB', false)", "SELECT pg_advisory_lock(3)::text"];
+    writer(&router).transaction(&set).await.expect("a transaction");
+    assert_eq!(session(&writer(&router)).await.1, clean, "after a committed transaction");
+    writer(&router).undone(&set).await.expect("a transaction");
+    assert_eq!(session(&writer(&router)).await.1, clean, "after one that was rolled back");
 
     // On a replica.
     router.drain(REPLICAS[1], true);
@@ -238,38 +223,61 @@ async fn session_state_does_not_reach_the_next_user_of_a_connection() {
         "SET default_transaction_read_only = off",
         "DECLARE leak CURSOR WITH HOLD FOR SELECT 1",
     ] {
-        reader(&router).execute_unprepared(leak).await.expect(leak);
-        let (next, left) = session(&reader(&router)).await;
-        assert_eq!((next, &left), (process, &clean), "after {leak}");
+        reader(&router).execute(leak).await.expect(leak);
+        assert_eq!(session(&reader(&router)).await, (process.clone(), clean.clone()), "after {leak}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_prepared_in_sql_does_not_reach_the_next_user_of_a_connection() {
+async fn a_transaction_begun_in_sql_does_not_reach_the_next_user_of_a_connection<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let config = RouterConfig { read_pool_size: 1, write_pool_size: 1, ..cluster.config() };
+    let router = router::<O>(config).await;
+    router.drain(REPLICAS[1], true);
+
+    let (_, clean) = session(&writer(&router)).await;
+    for leak in [
+        "BEGIN",
+        "START TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "BEGIN; INSERT INTO note (author, text) VALUES ('leak', 'undone')",
+        "BEGIN; SAVEPOINT inner_one",
+    ] {
+        writer(&router).execute(leak).await.expect(leak);
+        assert_eq!(session(&writer(&router)).await.1, clean, "after {leak}");
+    }
+    writer(&router).execute("BEGIN; SELECT 1 / 0").await.expect_err("it fails in its transaction");
+    assert_eq!(session(&writer(&router)).await.1, clean, "after a failed transaction");
+    assert_eq!(cluster.notes_by(PRIMARY, "leak").await, 0);
+    writer(&router).insert_note("leak", "kept").await.expect("a write");
+    assert_eq!(cluster.notes_by(PRIMARY, "leak").await, 1, "the next write commits by itself");
+
+    let (_, clean) = session(&reader(&router)).await;
+    reader(&router).execute("BEGIN").await.expect("BEGIN");
+    assert_eq!(session(&reader(&router)).await.1, clean, "after BEGIN on a replica");
+    everything_is_back(&cluster, &router).await;
+}
+
+async fn a_statement_prepared_in_sql_does_not_reach_the_next_user_of_a_connection<O: Orm>() {
     let cluster = TestCluster::start().await;
     let config = RouterConfig { write_pool_size: 1, ..cluster.config() };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     for user in ["first", "second"] {
-        writer(&router).execute_unprepared("PREPARE leak AS SELECT 1").await.expect(user);
+        writer(&router).execute("PREPARE leak AS SELECT 1").await.expect(user);
     }
-    let sql = "SELECT count(*) FROM pg_prepared_statements WHERE from_sql";
-    let statement = Statement::from_string(DbBackend::Postgres, sql);
-    let row = writer(&router).query_one_raw(statement).await.expect("a statement").expect("a row");
-    assert_eq!(row.try_get_by_index::<i64>(0).expect("a number"), 0);
+    let sql = "SELECT count(*)::text FROM pg_prepared_statements WHERE from_sql";
+    assert_eq!(writer(&router).text(sql).await.expect("a statement"), "0");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once() {
+async fn a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once<O: Orm>() {
     let cluster = TestCluster::start().await;
     let config = RouterConfig { write_pool_size: 1, ..cluster.config() };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     let lock = cluster.database(PRIMARY, Login::Superuser).await;
     lock.run("BEGIN; LOCK TABLE note IN EXCLUSIVE MODE").await.expect("the lock");
     let waiting = tokio::spawn({
         let db = writer(&router);
-        async move { note::new("waiting", "undone").insert(&db).await }
+        async move { db.insert_note("waiting", "undone").await }
     });
     eventually(PATIENCE, "it waits on the server", async || {
         cluster.app_processes(PRIMARY, "wait_event_type = 'Lock'").await == 1
@@ -281,4 +289,43 @@ async fn a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once() {
     assert_eq!(served_by(&writer(&router)).await.expect("the only connection's place is free"), PRIMARY);
     drop(lock);
     assert_eq!(cluster.notes_by(PRIMARY, "waiting").await, 0);
+}
+
+async fn a_request_dropped_in_its_first_poll_leaves_no_statement_behind<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let config = RouterConfig { read_pool_size: 1, write_pool_size: 1, ..cluster.config() };
+    let router = router::<O>(config).await;
+    router.drain(REPLICAS[1], true);
+
+    let insert = "INSERT INTO note (author, text) VALUES ('dropped', 'text') RETURNING text";
+    let set = "SELECT set_config('work_mem', '1MB', false)";
+    let (_, clean) = session(&writer(&router)).await;
+    let (_, clean_read) = session(&reader(&router)).await;
+    // It never comes to its COMMIT, however much of it one poll can do.
+    let long = slowly(600.0);
+    let transaction = [set, insert, &long];
+    for _ in 0..20 {
+        let db = writer(&router);
+        tokio::select! {
+            biased;
+            _ = db.transaction(&transaction) => {}
+            () = std::future::ready(()) => {}
+        }
+        // The next user comes at once, and is the only one that the pool can serve.
+        assert_eq!(session(&writer(&router)).await.1, clean, "after a transaction");
+        let _ = timeout(Duration::ZERO, db.execute("BEGIN; SET work_mem = '1MB'")).await;
+        assert_eq!(session(&writer(&router)).await.1, clean, "after a statement");
+        let _ = timeout(Duration::ZERO, reader(&router).execute("SET work_mem = '1MB'")).await;
+        assert_eq!(session(&reader(&router)).await.1, clean_read, "after a statement on a replica");
+        let mut lease = router.write().await.unwrap_or_else(|error| panic!("a lease: {error}"));
+        tokio::select! {
+            biased;
+            _ = O::execute_on(&mut lease, "BEGIN; SET work_mem = '1MB'") => {}
+            () = std::future::ready(()) => {}
+        }
+        drop(lease);
+        assert_eq!(session(&writer(&router)).await.1, clean, "after a statement on a lease");
+    }
+    everything_is_back(&cluster, &router).await;
+    assert_eq!(cluster.notes_by(PRIMARY, "dropped").await, 0, "nothing was committed");
 }

@@ -7,40 +7,38 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use routing_cluster::Login;
 use routing_core::{RouteError, Router, RouterConfig};
-use routing_seaorm::{SeaOrm, SeaOrmOptions, route_error};
 use routing_tests::{
-    Mode, NODES, NodeView as _, PATIENCE, PRIMARY, REPLICAS, Readers, Tally, TestCluster, eventually, note,
-    reader, refusals, router, served_by, served_by_slowly, throughout, writer,
+    Handle as _, Mode, NODES, NodeView as _, Orm, PATIENCE, PRIMARY, REPLICAS, Readers, Tally, TestCluster,
+    eventually, reader, reader_on, refusals, router, served_by, served_by_slowly, throughout, writer,
 };
-use sea_orm::{ActiveModelTrait as _, ConnectionTrait as _, DbBackend, Statement, StreamTrait as _};
 use tokio::time::Instant;
 
-/// Rows that cost the server next to nothing and are far more than any buffer holds.
-fn many_rows() -> Statement {
-    let sql = "SELECT generate_series(1, 10000000) AS number, repeat('x', 1000) AS ballast";
-    Statement::from_string(DbBackend::Postgres, sql)
+routing_tests::on_both! {
+    a_killed_replica_costs_no_reader_an_error,
+    a_frozen_replica_loses_its_reads_within_the_timeouts_and_gets_them_back,
+    a_stream_moves_on_before_its_first_row_and_never_after,
+    without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_at_once,
+    without_any_node_requests_fail_with_reasons_and_recover_by_themselves,
+    idle_connections_broken_by_a_restart_cost_no_request_an_error,
+    writes_follow_a_promotion_and_the_old_primary_is_fenced,
+    a_promotion_that_no_standby_follows_gets_nothing,
+    a_write_connection_that_reaches_a_standby_is_not_used,
+    a_replica_behind_a_broken_network_is_left_and_taken_back,
+    a_router_that_starts_before_its_servers_serves_when_they_come,
+    a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_the_same,
 }
+
+/// Rows that cost the server next to nothing and are far more than any buffer holds.
+const MANY_ROWS: &str = "SELECT generate_series(1, 10000000) AS number, repeat('x', 1000) AS ballast";
 
 fn assert_no_errors(tally: &Tally) {
     let (count, first) = (tally.errors.len(), tally.errors.first());
     assert_eq!(count, 0, "{count} errors beside {} answers, the first: {first:?}", tally.total());
 }
 
-/// A new request whose reads keep to this node.
-async fn reader_on(router: &Router<SeaOrm>, node: &str) -> routing_seaorm::ReadHandle {
-    for _ in 0..1_000 {
-        let db = reader(router);
-        if served_by(&db).await.expect("a read") == node {
-            return db;
-        }
-    }
-    panic!("{node} serves no reads");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_replica_costs_no_reader_an_error() {
+async fn a_killed_replica_costs_no_reader_an_error<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     let readers = Readers::start(&router, 50);
     readers.go_on_at("pg2", 500).await;
@@ -56,10 +54,9 @@ async fn a_killed_replica_costs_no_reader_an_error() {
     assert_eq!(tally.of(PRIMARY), 0, "the other replica took over");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_replica_loses_its_reads_within_the_timeouts_and_gets_them_back() {
+async fn a_frozen_replica_loses_its_reads_within_the_timeouts_and_gets_them_back<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     let readers = Readers::start(&router, 50);
     readers.go_on_at("pg2", 500).await;
@@ -82,24 +79,20 @@ async fn a_frozen_replica_loses_its_reads_within_the_timeouts_and_gets_them_back
     assert_no_errors(&tally);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_moves_on_before_its_first_row_and_never_after() {
+async fn a_stream_moves_on_before_its_first_row_and_never_after<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     // Before the first row: the node freezes, another one takes over.
     let db = reader_on(&router, "pg2").await;
     cluster.servers().pause("pg2").await.expect("it runs");
     let sql =
         "SELECT number, current_setting('cluster_name') AS node FROM generate_series(1, 1000) AS number";
-    let statement = Statement::from_string(DbBackend::Postgres, sql);
-    let mut rows = db.stream_raw(statement).await.expect("another node gives the first row");
+    let mut rows = O::rows(&db, sql).await.expect("another node gives the first row");
     let mut expected = 0;
     while let Some(row) = rows.next().await {
-        let row = row.expect("a row");
         expected += 1;
-        assert_eq!(row.try_get::<i32>("", "number").expect("a number"), expected);
-        assert_eq!(row.try_get::<String>("", "node").expect("a name"), "pg3");
+        assert_eq!(row.expect("a row"), (expected, "pg3".to_owned()));
     }
     assert_eq!(expected, 1_000);
     cluster.servers().resume("pg2").await.expect("it runs");
@@ -107,13 +100,13 @@ async fn a_stream_moves_on_before_its_first_row_and_never_after() {
 
     // After the first row: an error, and no row twice.
     let db = reader_on(&router, "pg2").await;
-    let mut rows = db.stream_raw(many_rows()).await.expect("the first row");
+    let mut rows = O::rows(&db, MANY_ROWS).await.expect("the first row");
     let mut next = 1;
     let mut error = None;
     while let Some(row) = rows.next().await {
         match row {
-            Ok(row) => {
-                assert_eq!(row.try_get::<i32>("", "number").expect("a number"), next);
+            Ok((number, _)) => {
+                assert_eq!(number, next);
                 next += 1;
                 if next == 100 {
                     cluster.kill("pg2").await;
@@ -130,13 +123,12 @@ async fn a_stream_moves_on_before_its_first_row_and_never_after() {
     assert_eq!(served_by(&db).await.expect("the next read of the request"), "pg3");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_at_once() {
+async fn without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_at_once<O: Orm>() {
     const CAP: u32 = 4;
     const READS: u32 = 40;
     let cluster = TestCluster::start().await;
     let config = RouterConfig { fallback_no_replica: Some(CAP), ..cluster.config() };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
     for replica in REPLICAS {
         cluster.kill(replica).await;
     }
@@ -163,7 +155,7 @@ async fn without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_
             }
             Err(error) => {
                 assert!(
-                    matches!(route_error(&error), Some(RouteError::Overloaded { cap: CAP, .. })),
+                    matches!(O::route_error(&error), Some(RouteError::Overloaded { cap: CAP, .. })),
                     "{error}"
                 );
                 assert_eq!(served, 0, "the rest is shed while the first still run");
@@ -180,11 +172,10 @@ async fn without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_
     assert_eq!((served, shed), (CAP, READS - CAP));
     assert!((1..=i64::from(CAP)).contains(&most), "{most} reads ran on the primary at once");
     assert_eq!(router.status().fallback_in_use, 0, "the permits are back");
-    note::new("writer", "kept").insert(&writer(&router)).await.expect("writes go on");
+    writer(&router).insert_note("writer", "kept").await.expect("writes go on");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves() {
+async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves<O: Orm>() {
     let deadline = Duration::from_secs(2);
     let cluster = TestCluster::start().await;
     let config = RouterConfig {
@@ -193,9 +184,9 @@ async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves()
         checkout_timeout: Duration::from_millis(500),
         ..cluster.config()
     };
-    let router = router(config).await;
+    let router = router::<O>(config).await;
     served_by(&reader(&router)).await.expect("a read");
-    note::new("writer", "before").insert(&writer(&router)).await.expect("a write");
+    writer(&router).insert_note("writer", "before").await.expect("a write");
 
     for node in NODES {
         cluster.kill(node).await;
@@ -205,13 +196,13 @@ async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves()
         let read = served_by(&reader(&router)).await.expect_err("no node is there");
         let read_took = began.elapsed();
         let began = Instant::now();
-        let written = note::new("writer", "lost").insert(&writer(&router)).await.expect_err("no primary");
+        let written = writer(&router).insert_note("writer", "lost").await.expect_err("no primary");
         let write_took = began.elapsed();
         eprintln!("round {round}: read failed after {read_took:?} with {read}");
         eprintln!("round {round}: write failed after {write_took:?} with {written}");
         for (error, took) in [(read, read_took), (written, write_took)] {
             assert!(took < 10 * deadline, "{took:?}");
-            let refused = route_error(&error).and_then(refusals).expect("a refusal of the router");
+            let refused = O::route_error(&error).and_then(refusals).expect("a refusal of the router");
             let named: BTreeSet<_> = refused.0.iter().map(|(node, _)| &**node).collect();
             assert_eq!(named, BTreeSet::from(NODES), "each node has its reason: {refused}");
         }
@@ -222,7 +213,7 @@ async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves()
     }
     eventually(PATIENCE, "reads and writes come back", async || {
         served_by(&reader(&router)).await.is_ok()
-            && note::new("writer", "after").insert(&writer(&router)).await.is_ok()
+            && writer(&router).insert_note("writer", "after").await.is_ok()
     })
     .await;
     for replica in REPLICAS {
@@ -234,10 +225,9 @@ async fn without_any_node_requests_fail_with_reasons_and_recover_by_themselves()
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 2, "what failed was not written");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_broken_by_a_restart_cost_no_request_an_error() {
+async fn idle_connections_broken_by_a_restart_cost_no_request_an_error<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
     // Many idle connections to every node.
     let slow = (0..30).map(|_| {
         let router = router.clone();
@@ -267,17 +257,16 @@ async fn idle_connections_broken_by_a_restart_cost_no_request_an_error() {
         }
         for number in 0..30 {
             let text = format!("after the restart of {node}, {number}");
-            note::new("writer", &text).insert(&writer(&router)).await.expect("a write");
+            writer(&router).insert_note("writer", &text).await.expect("a write");
         }
     }
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 60);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn writes_follow_a_promotion_and_the_old_primary_is_fenced() {
+async fn writes_follow_a_promotion_and_the_old_primary_is_fenced<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
-    note::new("writer", "first").insert(&writer(&router)).await.expect("a write");
+    let router = cluster.router::<O>().await;
+    writer(&router).insert_note("writer", "first").await.expect("a write");
     cluster.wait_replayed().await;
 
     cluster.kill(PRIMARY).await;
@@ -285,7 +274,7 @@ async fn writes_follow_a_promotion_and_the_old_primary_is_fenced() {
     // It waits for the promotion.
     let waiting = tokio::spawn({
         let router = router.clone();
-        async move { note::new("writer", "waited").insert(&writer(&router)).await }
+        async move { writer(&router).insert_note("writer", "waited").await }
     });
     cluster.sql("pg2", "SELECT pg_promote()").await;
     waiting.await.expect("no panic").expect("the write waited for the new primary");
@@ -299,7 +288,7 @@ async fn writes_follow_a_promotion_and_the_old_primary_is_fenced() {
     eprintln!("fenced {fenced:?} after its start: {:?}", router.node(PRIMARY).refused);
     for number in 0..20 {
         let text = format!("number {number}");
-        note::new("writer", &text).insert(&writer(&router)).await.expect("a write");
+        writer(&router).insert_note("writer", &text).await.expect("a write");
         assert_eq!(served_by(&reader(&router)).await.expect("a read"), "pg2");
         assert_eq!(router.status().primary.as_deref(), Some("pg2"));
     }
@@ -308,16 +297,15 @@ async fn writes_follow_a_promotion_and_the_old_primary_is_fenced() {
     assert_eq!(cluster.app_processes(PRIMARY, "true").await, 0, "and no connection at all");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_promotion_that_no_standby_follows_gets_nothing() {
+async fn a_promotion_that_no_standby_follows_gets_nothing<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     cluster.sql("pg2", "SELECT pg_promote()").await;
     eventually(PATIENCE, "it is seen", async || router.refuses("pg2", "not proven")).await;
     for number in 0..50 {
         let text = format!("number {number}");
-        note::new("writer", &text).insert(&writer(&router)).await.expect("a write");
+        writer(&router).insert_note("writer", &text).await.expect("a write");
         assert_eq!(served_by(&reader(&router)).await.expect("a read"), "pg3");
     }
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 50);
@@ -325,26 +313,24 @@ async fn a_promotion_that_no_standby_follows_gets_nothing() {
     assert_eq!(router.status().epoch, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_connection_that_reaches_a_standby_is_not_used() {
+async fn a_write_connection_that_reaches_a_standby_is_not_used<O: Orm>() {
     let cluster = TestCluster::start().await;
     let mut config = RouterConfig { write_wait: Duration::from_secs(1), ..cluster.config() };
     // The address moved to another server, and the monitor does not know it yet.
     config.nodes[0].url = cluster.url(cluster.port("pg2"), Login::Application);
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
-    let error = note::new("writer", "lost").insert(&writer(&router)).await.expect_err("it is a standby");
-    assert!(route_error(&error).is_some(), "nothing was sent: {error}");
+    let error = writer(&router).insert_note("writer", "lost").await.expect_err("it is a standby");
+    assert!(O::route_error(&error).is_some(), "nothing was sent: {error}");
     assert_eq!(router.node(PRIMARY).write_pool.open, 0);
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 0);
     assert!(REPLICAS.contains(&served_by(&reader(&router)).await.expect("a read").as_str()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_behind_a_broken_network_is_left_and_taken_back() {
+async fn a_replica_behind_a_broken_network_is_left_and_taken_back<O: Orm>() {
     let cluster = TestCluster::start().await;
     let proxies = cluster.proxies().await;
-    let router = router(cluster.config_through(&proxies)).await;
+    let router = router::<O>(cluster.config_through(&proxies)).await;
     let proxy = proxies.get("pg2");
 
     let readers = Readers::start(&router, 20);
@@ -372,13 +358,12 @@ async fn a_replica_behind_a_broken_network_is_left_and_taken_back() {
     assert!(slow > 0 && slow < (tally.total() - before.total()) / 2, "a slow node serves, and serves less");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_router_that_starts_before_its_servers_serves_when_they_come() {
+async fn a_router_that_starts_before_its_servers_serves_when_they_come<O: Orm>() {
     let cluster = TestCluster::start().await;
     for node in NODES {
         cluster.stop(node).await;
     }
-    let router = Router::<SeaOrm>::start(cluster.config(), SeaOrmOptions::default()).expect("valid");
+    let router = Router::<O>::start(cluster.config(), O::Options::default()).expect("valid");
     for node in NODES {
         eventually(PATIENCE, "all are down", async || router.refuses(node, "down")).await;
     }
@@ -388,11 +373,10 @@ async fn a_router_that_starts_before_its_servers_serves_when_they_come() {
     eventually(PATIENCE, "replicas serve", async || REPLICAS.iter().all(|node| router.serves(node))).await;
     let node = served_by(&reader(&router)).await.expect("a read");
     assert!(REPLICAS.contains(&node.as_str()), "{node}");
-    writer(&router).execute_unprepared("DELETE FROM note").await.expect("a write");
+    writer(&router).execute("DELETE FROM note").await.expect("a write");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_the_same() {
+async fn a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_the_same<O: Orm>() {
     let cluster = TestCluster::start().await;
     let proxies = cluster.proxies().await;
     // Opening takes some five round trips: more than checkout_timeout, less than connect_timeout.
@@ -402,7 +386,7 @@ async fn a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_th
     }
     let mut config = cluster.config_through(&proxies);
     config.probe_timeout = Duration::from_secs(3);
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     let began = Instant::now();
     let mut failed = 0;

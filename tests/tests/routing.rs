@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use routing_cluster::Login;
 use routing_core::{ConfigError, Consistency, NodeConfig, Router, RouterConfig};
-use routing_seaorm::{SeaOrm, SeaOrmOptions, connect_primary, route_error};
 use routing_tests::{
-    NODES, NodeView as _, PATIENCE, PRIMARY, REPLICAS, Tally, TestCluster, eventually, note, reader,
-    reader_with, refusals, router, served_by, writer,
+    Handle as _, NODES, NodeView as _, Orm, PATIENCE, PRIMARY, REPLICAS, Tally, TestCluster, eventually,
+    reader, reader_with, refusals, router, served_by, writer,
 };
-use sea_orm::{ActiveModelTrait as _, ConnectionTrait as _, EntityTrait as _};
+
+routing_tests::on_both! {
+    writes_land_on_the_primary_and_reads_spread_over_both_replicas,
+    the_reads_of_one_request_keep_to_one_node,
+    a_plain_connection_to_the_primary_runs_migrations,
+    a_prober_without_privileges_still_yields_a_working_router,
+    a_broken_rule_is_named_when_the_router_starts,
+    a_wrong_password_fails_with_reasons_and_shows_no_secret,
+}
 
 /// Who answers this many requests of one statement each.
-async fn spread(router: &Router<SeaOrm>, requests: usize, consistency: Consistency) -> Tally {
+async fn spread<O: Orm>(router: &Router<O>, requests: usize, consistency: Consistency) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..requests {
         let node = served_by(&reader_with(router, consistency)).await.expect("a read");
@@ -21,13 +28,12 @@ async fn spread(router: &Router<SeaOrm>, requests: usize, consistency: Consisten
     tally
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn writes_land_on_the_primary_and_reads_spread_over_both_replicas() {
+async fn writes_land_on_the_primary_and_reads_spread_over_both_replicas<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     assert_eq!(served_by(&writer(&router)).await.expect("a statement"), PRIMARY);
-    note::new("writer", "kept").insert(&writer(&router)).await.expect("a write");
+    writer(&router).insert_note("writer", "kept").await.expect("a write");
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 1);
     for replica in REPLICAS {
         eventually(PATIENCE, "the row is replicated", async || {
@@ -48,10 +54,9 @@ async fn writes_land_on_the_primary_and_reads_spread_over_both_replicas() {
     assert_eq!(strong.of(PRIMARY), 20, "a strong read is the primary's: {:?}", strong.answers);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_reads_of_one_request_keep_to_one_node() {
+async fn the_reads_of_one_request_keep_to_one_node<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
     for _ in 0..20 {
         let db = reader(&router);
@@ -59,40 +64,39 @@ async fn the_reads_of_one_request_keep_to_one_node() {
         for _ in 0..10 {
             assert_eq!(served_by(&db.clone()).await.expect("a read"), first);
         }
-        let decision = db.routed().session().last_decision().expect("a decision");
+        let decision = db.last_decision().expect("a decision");
         assert_eq!((&*decision.node, decision.reason.as_str()), (first.as_str(), "same_request"));
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_connection_to_the_primary_runs_migrations() {
+async fn a_plain_connection_to_the_primary_runs_migrations<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
 
-    let plain = connect_primary(&router, PATIENCE).await.expect("a connection to the primary");
-    assert_eq!(served_by(&plain).await.expect("a statement"), PRIMARY);
-    plain.execute_unprepared("CREATE TABLE migrated (id int)").await.expect("DDL");
-    plain.execute_unprepared("ALTER TABLE migrated ADD COLUMN name text").await.expect("DDL");
-    plain.execute_unprepared("INSERT INTO migrated VALUES (1, 'one')").await.expect("a write");
-    plain.close().await.expect("it closes");
+    let statements = [
+        "CREATE TABLE migrated (id int)",
+        "ALTER TABLE migrated ADD COLUMN name text",
+        "INSERT INTO migrated VALUES (1, 'one')",
+    ];
+    let server = O::on_plain_connection(&router, PATIENCE, &statements).await;
+    assert_eq!(server.expect("a connection to the primary"), PRIMARY);
     cluster.wait_replayed().await;
     for node in NODES {
         assert_eq!(cluster.value::<i64>(node, "SELECT count(*) FROM migrated").await, 1, "on {node}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prober_without_privileges_still_yields_a_working_router() {
+async fn a_prober_without_privileges_still_yields_a_working_router<O: Orm>() {
     let cluster = TestCluster::start().await;
     let mut config = cluster.config();
     for node in &mut config.nodes {
         node.probe_url = None;
     }
-    let router = router(config).await;
+    let router = router::<O>(config).await;
 
     let tally = spread(&router, 100, Consistency::Eventual).await;
     assert!(REPLICAS.iter().all(|replica| tally.of(replica) >= 20), "{:?}", tally.answers);
-    note::new("plain", "kept").insert(&writer(&router)).await.expect("a write");
+    writer(&router).insert_note("plain", "kept").await.expect("a write");
     for replica in REPLICAS {
         eventually(PATIENCE, "the lag of a replica is known, and none", async || {
             router.node(replica).lag_seconds == Some(0.0)
@@ -102,8 +106,7 @@ async fn a_prober_without_privileges_still_yields_a_working_router() {
     }
 }
 
-#[tokio::test]
-async fn a_broken_rule_is_named_when_the_router_starts() {
+async fn a_broken_rule_is_named_when_the_router_starts<O: Orm>() {
     let url = "postgres://app@127.0.0.1:1/app".parse().expect("a URL");
     let nodes = vec![NodeConfig::new("a", url)];
     let good = RouterConfig { nodes, ..RouterConfig::default() };
@@ -119,16 +122,15 @@ async fn a_broken_rule_is_named_when_the_router_starts() {
         (RouterConfig { fallback_no_replica: Some(1_000), ..good.clone() }, "fallback_no_replica"),
     ];
     for (config, name) in table {
-        match Router::<SeaOrm>::start(config, SeaOrmOptions::default()) {
+        match Router::<O>::start(config, O::Options::default()) {
             Err(ConfigError::Rule(rule)) => assert!(rule.contains(name), "{rule:?} names {name}"),
             other => panic!("{name}: {other:?}"),
         }
     }
-    Router::<SeaOrm>::start(good, SeaOrmOptions::default()).expect("the rest of it is valid");
+    Router::<O>::start(good, O::Options::default()).expect("the rest of it is valid");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_fails_with_reasons_and_shows_no_secret() {
+async fn a_wrong_password_fails_with_reasons_and_shows_no_secret<O: Orm>() {
     const WRONG: &str = "not-the-password";
     let cluster = TestCluster::start().await;
     let secrets = [
@@ -151,12 +153,12 @@ async fn a_wrong_password_fails_with_reasons_and_shows_no_secret() {
         node.url = node.url.with_credentials("app", WRONG);
     }
     hides(format!("{config:?}"));
-    let locked_out = router(config).await;
+    let locked_out = router::<O>(config).await;
     for error in [
         served_by(&reader(&locked_out)).await.expect_err("no one is let in"),
-        note::new("a", "b").insert(&writer(&locked_out)).await.expect_err("no one is let in"),
+        writer(&locked_out).insert_note("a", "b").await.expect_err("no one is let in"),
     ] {
-        let refused = route_error(&error).and_then(refusals).expect("a refusal of the router");
+        let refused = O::route_error(&error).and_then(refusals).expect("a refusal of the router");
         // After some attempts the breaker speaks for the server.
         let words = refused.to_string();
         assert!(words.contains("refusing") || words.contains("breaker open"), "{words}");
@@ -169,12 +171,12 @@ async fn a_wrong_password_fails_with_reasons_and_shows_no_secret() {
     for node in &mut config.nodes {
         node.probe_url = node.probe_url.as_ref().map(|url| url.with_credentials("monitor", WRONG));
     }
-    let blind = Router::<SeaOrm>::start(config, SeaOrmOptions::default()).expect("valid");
+    let blind = Router::<O>::start(config, O::Options::default()).expect("valid");
     for node in NODES {
         eventually(PATIENCE, "the status says why", async || blind.refuses(node, "password")).await;
     }
-    let error = note::Entity::find().all(&reader(&blind)).await.expect_err("no node is known");
-    let refused = route_error(&error).and_then(refusals).expect("a refusal of the router");
+    let error = served_by(&reader(&blind)).await.expect_err("no node is known");
+    let refused = O::route_error(&error).and_then(refusals).expect("a refusal of the router");
     assert!(refused.to_string().contains("password"), "{refused}");
     hides(format!("{error} {error:?} {:?} {blind:?}", blind.status()));
 }

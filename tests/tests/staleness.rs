@@ -5,10 +5,17 @@ use std::time::Duration;
 use routing_cluster::Login;
 use routing_core::{Consistency, RouterConfig};
 use routing_tests::{
-    NODES, NodeView as _, PATIENCE, PRIMARY, REPLICAS, TestCluster, eventually, reader, reader_with, router,
-    served_by, throughout,
+    NODES, NodeView as _, Orm, PATIENCE, PRIMARY, REPLICAS, TestCluster, eventually, reader, reader_with,
+    router, served_by, throughout,
 };
 use tokio::task::JoinHandle;
+
+routing_tests::on_both! {
+    a_replica_whose_replay_stands_still_is_left_until_it_has_caught_up,
+    when_all_replicas_are_stale_only_reads_without_a_bound_stay_on_them,
+    an_idle_primary_raises_no_lag,
+    a_replica_without_a_wal_receiver_is_not_taken_for_fresh,
+}
 
 /// A limit that a paused replay exceeds soon.
 fn strict(cluster: &TestCluster) -> RouterConfig {
@@ -39,10 +46,9 @@ impl Drop for Writes {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_whose_replay_stands_still_is_left_until_it_has_caught_up() {
+async fn a_replica_whose_replay_stands_still_is_left_until_it_has_caught_up<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = router(strict(&cluster)).await;
+    let router = router::<O>(strict(&cluster)).await;
     let _writes = Writes::start(&cluster).await;
 
     for (fault, remedy) in [
@@ -71,10 +77,9 @@ async fn a_replica_whose_replay_stands_still_is_left_until_it_has_caught_up() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn when_all_replicas_are_stale_only_reads_without_a_bound_stay_on_them() {
+async fn when_all_replicas_are_stale_only_reads_without_a_bound_stay_on_them<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = router(strict(&cluster)).await;
+    let router = router::<O>(strict(&cluster)).await;
     let _writes = Writes::start(&cluster).await;
 
     for replica in REPLICAS {
@@ -100,10 +105,9 @@ async fn when_all_replicas_are_stale_only_reads_without_a_bound_stay_on_them() {
     assert!(REPLICAS.contains(&fresh.as_str()), "{fresh}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_primary_raises_no_lag() {
+async fn an_idle_primary_raises_no_lag<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
     // What it would write by itself some seconds after the last work, it writes now.
     cluster.sql(PRIMARY, "CHECKPOINT").await;
     let position = "SELECT pg_current_wal_flush_lsn()::text";
@@ -114,7 +118,7 @@ async fn an_idle_primary_raises_no_lag() {
     .await;
 
     let mut highest = 0.0_f64;
-    throughout(Duration::from_secs(6), "an idle cluster lags nowhere", async || {
+    throughout(Duration::from_secs(4), "an idle cluster lags nowhere", async || {
         REPLICAS.iter().all(|replica| {
             let node = router.node(replica);
             highest = highest.max(node.lag_seconds.unwrap_or(f64::INFINITY));
@@ -127,10 +131,9 @@ async fn an_idle_primary_raises_no_lag() {
     assert!(!idle || highest == 0.0, "{highest} s of lag behind a primary that wrote nothing");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_without_a_wal_receiver_is_not_taken_for_fresh() {
+async fn a_replica_without_a_wal_receiver_is_not_taken_for_fresh<O: Orm>() {
     let cluster = TestCluster::start().await;
-    let router = cluster.router().await;
+    let router = cluster.router::<O>().await;
     let upstream: String = cluster.value("pg2", "SELECT current_setting('primary_conninfo')").await;
 
     // Nothing is written meanwhile: its position equals the primary's, and yet proves nothing.
