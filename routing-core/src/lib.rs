@@ -30,6 +30,7 @@ mod backend;
 mod choose;
 mod cluster;
 mod config;
+mod connector;
 mod consistency;
 mod decision;
 mod environment;

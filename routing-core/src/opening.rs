@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::connector::Connector;
 use crate::node::Node;
-use crate::pool::Connector;
 
 /// Opens the connections of one pool, each in a task of its own.
 ///

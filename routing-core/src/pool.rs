@@ -5,7 +5,6 @@
 //! older than the monitor's own connection, is checked before use instead of each one each time.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::backend::PoolStatus;
 use crate::config::RouterConfig;
+pub use crate::connector::Connector;
 use crate::decision::Access;
 use crate::node::Node;
 use crate::opening::{Opened, Opener};
@@ -45,41 +45,6 @@ pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The start-up option that makes a session read-only. Unlike a `SET` it survives `RESET ALL`, and it holds on the
 /// primary as well.
 pub const READ_ONLY_OPTION: (&str, &str) = ("default_transaction_read_only", "on");
-
-/// Opens and checks the connections of one pool.
-pub trait Connector: Send + Sync + 'static {
-    /// A connection.
-    type Connection: Send + 'static;
-    /// What opening or checking one fails with.
-    type Error: Send + 'static;
-
-    /// Opens a connection.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes what it opened.
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
-
-    /// Whether a connection is not known to have ended. It asks nobody.
-    fn is_alive(&self, connection: &Self::Connection) -> bool {
-        let _ = connection;
-        true
-    }
-
-    /// How long the server lets the connection idle before it ends the session (`idle_session_timeout`), if it does.
-    fn longest_idle(&self, connection: &Self::Connection) -> Option<Duration> {
-        let _ = connection;
-        None
-    }
-
-    /// Makes one round trip on a connection that was idle.
-    ///
-    /// # Cancel safety
-    /// After a dropped future the connection is not used again.
-    fn check(
-        &self,
-        connection: &mut Self::Connection,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
-}
 
 /// Why a pool gave no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
