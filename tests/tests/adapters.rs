@@ -1,0 +1,15 @@
+//! Whoever knows one adapter knows the other.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn files(adapter: &str) -> BTreeSet<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(adapter).join("src");
+    let entries = std::fs::read_dir(source).expect("the adapter's sources");
+    entries.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn both_adapters_have_the_same_files() {
+    assert_eq!(files("routing-seaorm"), files("routing-diesel"));
+}
