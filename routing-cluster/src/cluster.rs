@@ -5,16 +5,15 @@ use std::{fs, io, path::Path};
 use futures_util::future::join_all;
 
 use crate::{
-    account::{Account, AccountError},
-    binaries::BinariesError,
     command::Tools,
     credentials::{Credentials, Login, Passwords},
     error::{DownError, NodeError, OpenError, UnknownNode, UpError},
     layout::Layout,
     node::NodeRecord,
+    operation::{self, Operation, OperationError},
     options::ClusterOptions,
     ports::Reservation,
-    process::{self, KillGuard},
+    process,
     progress::Progress,
     server::{self, ServerError},
     state::State,
@@ -122,7 +121,7 @@ impl LocalCluster {
 
     /// Asks every node for its state; a node that does not answer within a second is reported as such.
     pub async fn status(&self) -> ClusterStatus {
-        status::status(self.dir(), &self.nodes, &self.credentials(Login::Monitor)).await
+        status::status(&self.layout, &self.nodes, &self.credentials(Login::Monitor)).await
     }
 
     /// Kills a node as a crash would: `SIGKILL` to the postmaster and all its children, also when paused.
@@ -164,8 +163,8 @@ impl LocalCluster {
     /// When there is no such node, it does not run, or it does not stop within a minute.
     pub async fn stop(&self, node: &str) -> Result<(), NodeError> {
         let node = self.running(node)?;
-        let _lock = self.layout.lock().await?;
-        Ok(server::stop(&self.tools().await?, node).await?)
+        let operation = self.operation().await?;
+        Ok(server::stop(&operation.tools, node).await?)
     }
 
     /// Starts a node that has stopped or crashed, and returns when it accepts connections.
@@ -173,25 +172,23 @@ impl LocalCluster {
     /// # Errors
     ///
     /// When there is no such node, it runs already, its port is taken, or it does not start; then the error has
-    /// the last lines of the server's log, and nothing is left running.
+    /// the last lines of the server's log, and nothing is left running. A deposed primary is refused: `rejoin` it.
     pub async fn start(&self, node: &str) -> Result<(), NodeError> {
         let node = self.node(node)?;
-        let _lock = self.layout.lock().await?;
+        let mut operation = self.operation().await?;
         if process::postmaster(&node.data_dir).is_some() {
             return Err(NodeError::AlreadyRunning { node: node.name.clone() });
         }
-        let state = State::read(&self.layout)?;
-        if !state.nodes.iter().any(|known| known.name == node.name && known.complete) {
+        let condition = operation.state.condition(&node.name);
+        if operation.node(&node.name).is_err() {
             return Err(NodeError::Incomplete { node: node.name.clone() });
         }
-        let tools = self.tools().await?;
+        if let Some(remedy) = condition.remedy(&node.name).filter(|_| !condition.may_start()) {
+            return Err(NodeError::Unfit { node: node.name.clone(), remedy });
+        }
         // Only to find out whether it is free.
         drop(Reservation::of(&[node.port])?);
-        let mut guard = KillGuard::default();
-        guard.watch(node.data_dir.clone());
-        server::start(&tools, node, &self.credentials(Login::Superuser)).await?;
-        guard.disarm();
-        Ok(())
+        Ok(operation.start(node).await?)
     }
 
     /// Stops all nodes, also paused ones; `purge` then removes the directory with all data.
@@ -215,7 +212,7 @@ impl LocalCluster {
         if self.nodes.iter().all(|node| !process::is_served(&node.data_dir)) {
             return Ok(());
         }
-        let tools = self.tools().await?;
+        let tools = operation::tools(&self.layout, &self.nodes).await?;
         for node in self.nodes.iter().filter(|node| process::postmaster(&node.data_dir).is_some()) {
             // All first: a primary waits for the standbys to take its last records.
             server::resume(node).await?;
@@ -254,34 +251,14 @@ impl LocalCluster {
         }
     }
 
-    async fn tools(&self) -> Result<Tools, ToolsError> {
-        let binaries = up::find_binaries().await.map_err(ToolsError::Binaries)?;
-        let account =
-            Account::owning(&self.layout.node_dir(&self.nodes[0].name)).map_err(ToolsError::Account)?;
-        Ok(Tools::new(binaries, account, self.dir().to_owned()))
+    /// Begins an operation that changes the cluster.
+    pub(crate) async fn operation(&self) -> Result<Operation<'_>, OperationError> {
+        Operation::begin(&self.layout, &self.passwords).await
     }
-}
 
-enum ToolsError {
-    Binaries(BinariesError),
-    Account(AccountError),
-}
-
-impl From<ToolsError> for NodeError {
-    fn from(error: ToolsError) -> NodeError {
-        match error {
-            ToolsError::Binaries(error) => error.into(),
-            ToolsError::Account(error) => error.into(),
-        }
-    }
-}
-
-impl From<ToolsError> for DownError {
-    fn from(error: ToolsError) -> DownError {
-        match error {
-            ToolsError::Binaries(error) => error.into(),
-            ToolsError::Account(error) => error.into(),
-        }
+    /// Takes over what an operation has changed in the list of nodes.
+    pub(crate) fn set_nodes(&mut self, nodes: Vec<NodeRecord>) {
+        self.nodes = nodes;
     }
 }
 

@@ -3,9 +3,20 @@
 use std::io;
 
 use crate::{
-    account::AccountError, binaries::BinariesError, layout::DirectoryError, ports::PortError,
-    provision::ProvisionError, server::ServerError,
+    account::AccountError, binaries::BinariesError, layout::DirectoryError, operation::OperationError,
+    ports::PortError, provision::ProvisionError, server::ServerError,
 };
+
+/// An error with its causes, for a sentence that goes on.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// Why a cluster did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +73,29 @@ pub enum UpError {
     /// Replicas are missing, but no running node is a primary to copy.
     #[error("replicas are missing, and no node is a primary to copy: start the primary, then repeat `up`")]
     NoPrimary,
+    /// Everything that may start runs already; the rest needs the operator.
+    #[error("what may start is already running: {}", remedies.join("; "))]
+    Unfit {
+        /// What is to be done, one sentence each.
+        remedies: Vec<String>,
+    },
+    /// A step that several operations share failed.
+    #[error(transparent)]
+    Operation(Box<OperationError>),
+}
+
+impl From<OperationError> for UpError {
+    fn from(error: OperationError) -> UpError {
+        match error {
+            OperationError::Binaries(error) => error.into(),
+            OperationError::Account(error) => error.into(),
+            OperationError::Directory(error) => error.into(),
+            OperationError::Port(error) => error.into(),
+            OperationError::Server(error) => error.into(),
+            OperationError::Provision(error) => error.into(),
+            other => UpError::Operation(Box::new(other)),
+        }
+    }
 }
 
 /// Why a directory could not be opened as a cluster.
@@ -117,6 +151,17 @@ pub enum NodeError {
         /// The node.
         node: String,
     },
+    /// The node must not start as it is: as a deposed primary it would be a second one.
+    #[error("{node} was not started: {remedy}")]
+    Unfit {
+        /// The node.
+        node: String,
+        /// What it is, and what to do.
+        remedy: String,
+    },
+    /// A step that several operations share failed.
+    #[error(transparent)]
+    Operation(Box<OperationError>),
     /// PostgreSQL's programs were not found.
     #[error(transparent)]
     Binaries(#[from] BinariesError),

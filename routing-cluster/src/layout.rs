@@ -144,6 +144,11 @@ impl Layout {
         self.dir.join("replication.pass")
     }
 
+    /// The superuser's password for the time of a rewind, in libpq's own format.
+    pub(crate) fn rewind_passfile(&self) -> PathBuf {
+        self.dir.join("rewind.pass")
+    }
+
     pub(crate) fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join(node)
     }

@@ -1,75 +1,20 @@
 //! The command `routing-cluster`: the library's operations, for a person at a terminal.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+mod arguments;
+mod table;
 
-use clap::{Args, Parser, Subcommand};
+use std::{error::Error, path::Path, process::ExitCode};
+
+use clap::Parser as _;
 use routing_cluster::{
-    ClusterOptions, ClusterStatus, LocalCluster, Login, NodeRecord, NodeStatus, progress_on_stderr,
+    ClusterOptions, Condition, LocalCluster, Login, NodeRecord, Progress, SyncMode, UpError,
+    progress_on_stderr,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::arguments::{Action, Cli};
+
 type Failure = Box<dyn Error>;
-
-/// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
-#[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
-struct Cli {
-    /// The cluster's directory.
-    #[arg(long, global = true, default_value = ".cluster", value_name = "DIR")]
-    dir: PathBuf,
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// Make the cluster, or start an existing one again with its data.
-    Up(UpFlags),
-    /// Show what every node reports of itself.
-    Status {
-        /// Print JSON instead of a table.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print the addresses as shell `export` lines, passwords included.
-    Env,
-    /// Kill a node at once, as a crash would.
-    Kill(Name),
-    /// Silence a node: its connections stay open and nothing is answered.
-    Pause(Name),
-    /// Let a paused node go on.
-    Resume(Name),
-    /// Stop a node cleanly.
-    Stop(Name),
-    /// Start a node that has stopped or crashed.
-    Start(Name),
-    /// Stop all nodes.
-    Down {
-        /// Remove the directory with all data.
-        #[arg(long)]
-        purge: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-struct UpFlags {
-    /// Replicas beside the primary, for a new cluster.
-    #[arg(long, default_value_t = 2)]
-    replicas: u32,
-    /// The first port, for a new cluster; 0 takes free ones.
-    #[arg(long, default_value_t = 5500)]
-    port: u16,
-    /// Never flush to disk: faster, for throw-away clusters only.
-    #[arg(long)]
-    no_fsync: bool,
-}
-
-#[derive(Debug, Args)]
-struct Name {
-    /// The node's name, such as pg2.
-    #[arg(value_name = "NAME")]
-    node: String,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -97,17 +42,20 @@ fn chain(error: &dyn Error) -> String {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let dir = cli.dir;
+    let progress = progress_on_stderr();
+    let progress = progress.as_ref();
     match cli.action {
         Action::Up(flags) => {
-            let durable = !flags.no_fsync;
-            up(ClusterOptions { dir, replicas: flags.replicas, port: flags.port, durable }).await
+            let (replicas, port, durable) = (flags.replicas, flags.port, !flags.no_fsync);
+            let options = ClusterOptions { dir, replicas, port, durable };
+            interruptible(up(options, flags.sync.map(SyncMode::from), progress)).await
         }
         Action::Status { json } => {
             let status = LocalCluster::open(&dir).await?.status().await;
             if json {
                 print(&serde_json::to_string_pretty(&status)?)
             } else {
-                print(&table(&status))
+                print(&table::table(&status))
             }
             Ok(())
         }
@@ -121,18 +69,69 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Action::Stop(name) => Ok(LocalCluster::open(&dir).await?.stop(&name.node).await?),
         Action::Start(name) => Ok(LocalCluster::open(&dir).await?.start(&name.node).await?),
         Action::Down { purge } => Ok(LocalCluster::open(&dir).await?.down(purge).await?),
+        change => interruptible(operate(change, &dir, progress)).await,
     }
 }
 
-/// Brings the cluster up; an interrupt drops the work half-way, which ends what it has started.
-async fn up(options: ClusterOptions) -> Result<(), Failure> {
+/// The operations that change who replicates from whom, and their proof.
+async fn operate(action: Action, dir: &Path, progress: &dyn Progress) -> Result<(), Failure> {
+    let mut cluster = LocalCluster::open(dir).await?;
+    match action {
+        Action::AddReplica { node, from } => {
+            cluster.add_replica(node.as_deref(), from.as_deref(), progress).await.map(drop)?
+        }
+        Action::RemoveReplica { name, purge } => cluster.remove_replica(&name.node, purge, progress).await?,
+        Action::Promote { name, force } => cluster.promote(&name.node, force, progress).await.map(drop)?,
+        Action::Switchover(name) => cluster.switchover(&name.node, progress).await.map(drop)?,
+        Action::Rejoin { name, base_backup } => {
+            cluster.rejoin(&name.node, base_backup, progress).await.map(drop)?
+        }
+        Action::Verify => verify(&cluster, progress).await?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// An interrupt drops the work half-way, which ends what it has started; the state file knows how far it got.
+async fn interruptible(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let mut terminated = signal(SignalKind::terminate())?;
-    let progress = progress_on_stderr();
     tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => Err("interrupted: no server is left running, and `up` goes on from here".into()),
-        _ = terminated.recv() => Err("terminated: no server is left running, and `up` goes on from here".into()),
-        done = LocalCluster::up(options, progress.as_ref()) => Ok(done.map(drop)?),
+        _ = tokio::signal::ctrl_c() => Err("interrupted: repeat the command, which goes on from here".into()),
+        _ = terminated.recv() => Err("terminated: repeat the command, which goes on from here".into()),
+        done = work => done,
+    }
+}
+
+async fn up(options: ClusterOptions, sync: Option<SyncMode>, progress: &dyn Progress) -> Result<(), Failure> {
+    let dir = options.dir.clone();
+    let cluster = match LocalCluster::up(options, progress).await {
+        // Nothing had to be started, but there is something left to do.
+        Err(UpError::AlreadyRunning { .. } | UpError::Unfit { .. }) if sync.is_some() => {
+            LocalCluster::open(&dir).await?
+        }
+        done => done?,
+    };
+    match sync {
+        Some(mode) => Ok(cluster.set_sync(mode, progress).await?),
+        None => Ok(()),
+    }
+}
+
+/// Tables that differ are the answer, and a failure.
+async fn verify(cluster: &LocalCluster, progress: &dyn Progress) -> Result<(), Failure> {
+    let found = cluster.verify(progress).await?;
+    for difference in &found.differences {
+        let held = difference.nodes.iter().map(|(node, sum)| match sum {
+            Some(sum) => format!("{node} has {} rows (checksum {})", sum.rows, sum.checksum),
+            None => format!("{node} has no such table"),
+        });
+        let held: Vec<String> = held.collect();
+        print(&format!("{}: {}: {}", difference.database, difference.table, held.join(", ")));
+    }
+    match found.differences.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} tables differ: `rejoin --base-backup` the node that is wrong").into()),
     }
 }
 
@@ -147,7 +146,14 @@ async fn env(cluster: &LocalCluster) -> Result<String, Failure> {
     // A stopped cluster has an answer too: what each node would start as.
     let primary = match cluster.primary().await {
         Some(primary) => Some(primary),
-        None => nodes.iter().find(|node| !node.starts_as_standby()),
+        None => {
+            let status = cluster.status().await;
+            // A deposed primary starts as nothing.
+            let sound = |node: &&NodeRecord| {
+                status.nodes.iter().any(|it| it.name == node.name && it.condition == Condition::Sound)
+            };
+            nodes.iter().filter(sound).find(|node| !node.starts_as_standby())
+        }
     };
     let mut lines = String::new();
     let mut export = |variable: &str, value: &str| lines.push_str(&format!("export {variable}='{value}'\n"));
@@ -164,51 +170,4 @@ async fn env(cluster: &LocalCluster) -> Result<String, Failure> {
     export("DATABASE_PROBE_USER", &monitor.user);
     export("DATABASE_PROBE_PASSWORD", &monitor.password);
     Ok(lines)
-}
-
-/// One line per node; what a node does not say is a dash.
-fn table(status: &ClusterStatus) -> String {
-    let head = ["NODE", "PORT", "PID", "STATE", "ROLE", "TIMELINE", "LSN", "LAG", "RECEIVER", "STANDBYS"];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(status.nodes.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    for node in status.nodes.iter() {
-        if let Some(problem) = &node.problem {
-            text.push_str(&format!("{}: {problem}\n", node.name));
-        }
-        for slot in node.slots.iter().filter(|slot| !slot.active) {
-            let wal = slot.wal_status.as_deref().unwrap_or("unknown");
-            text.push_str(&format!("{}: slot {} is not in use (its WAL: {wal})\n", node.name, slot.name));
-        }
-    }
-    text
-}
-
-fn row(node: &NodeStatus) -> [String; 10] {
-    let dash = || "-".to_owned();
-    // The names in JSON are the names here.
-    let word = |value: serde_json::Result<serde_json::Value>| match value {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => dash(),
-    };
-    let standbys: Vec<String> = node.standbys.iter().map(|it| format!("{} {}", it.name, it.state)).collect();
-    [
-        node.name.clone(),
-        node.port.to_string(),
-        node.pid.map_or_else(dash, |pid| pid.to_string()),
-        word(serde_json::to_value(node.state)),
-        word(serde_json::to_value(node.role)),
-        node.timeline.map_or_else(dash, |timeline| timeline.to_string()),
-        node.lsn.clone().unwrap_or_else(dash),
-        node.lag_bytes.map_or_else(dash, |bytes| format!("{bytes} B")),
-        node.receiver.clone().unwrap_or_else(dash),
-        if standbys.is_empty() { dash() } else { standbys.join(", ") },
-    ]
 }

@@ -66,6 +66,22 @@ pub enum ProvisionError {
         /// The replica's log file.
         log: String,
     },
+    /// The standby was told whom to follow but does not receive that node's timeline.
+    #[error(
+        "{node} does not follow {upstream}: it receives timeline {received} (0 is nothing) instead of {timeline}; see {log}"
+    )]
+    NotFollowing {
+        /// The node.
+        node: String,
+        /// The node that it should stream from.
+        upstream: String,
+        /// The timeline of that node.
+        timeline: i32,
+        /// The timeline that the standby receives; 0 when it receives nothing.
+        received: i32,
+        /// The standby's log file.
+        log: String,
+    },
 }
 
 /// What making any node of one cluster needs.

@@ -28,6 +28,8 @@ const STOP_SECONDS: u64 = 60;
 const GRACE: Duration = Duration::from_secs(5);
 /// Between two looks at a server that is starting.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// The line of `postmaster.pid`, counted from 0, with what the server does.
+const STATUS_LINE: usize = 7;
 /// How long one attempt to connect to a starting server may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
@@ -121,7 +123,7 @@ async fn accepting(node: &NodeRecord, superuser: &Credentials) -> Result<(), Sql
 /// Removes what a crashed server has left: its `postmaster.pid` and its socket's lock file. Both name a process
 /// id, which may belong to somebody else by now (in a restarted container it usually does), or to a zombie
 /// that nobody reaps; the server would take either for a live one and refuse to start.
-fn remove_stale_locks(node: &NodeRecord) {
+pub(crate) fn remove_stale_locks(node: &NodeRecord) {
     if process::is_served(&node.data_dir) {
         return;
     }
@@ -143,10 +145,34 @@ pub(crate) async fn stop(tools: &Tools, node: &NodeRecord) -> Result<(), ServerE
     command.arg("--pgdata").arg(&node.data_dir);
     let deadline = Duration::from_secs(STOP_SECONDS) + GRACE;
     match run(command, deadline).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            // The server removes its lock file, which is what the command waits for, a moment before it ends.
+            let begun = Instant::now();
+            while process::is_served(&node.data_dir) && begun.elapsed() < GRACE {
+                sleep(LOOK_AGAIN).await;
+            }
+            Ok(())
+        }
         // It may have ended by itself just before.
         Err(_) if process::postmaster(&node.data_dir).is_none() => Ok(()),
         Err(source) => Err(ServerError::Stop { node: node.name.clone(), source }),
+    }
+}
+
+/// Waits while the server starts or stops; one that is paused, or takes too long, is left to its fate.
+pub(crate) async fn settled(node: &NodeRecord) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(STOP_SECONDS) {
+        if process::postmaster(&node.data_dir).is_none_or(|process| process.is_paused()) {
+            return;
+        }
+        let lock = fs::read_to_string(node.data_dir.join("postmaster.pid")).unwrap_or_default();
+        // It appears with the first status, which comes after the process id.
+        let status = lock.lines().nth(STATUS_LINE).unwrap_or("starting").trim();
+        if !matches!(status, "starting" | "stopping") {
+            return;
+        }
+        sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{Client, Config, NoTls, Row, types::ToSql};
+use tokio_postgres::{
+    Client, Config, NoTls, Row,
+    types::{FromSql, ToSql},
+};
 
 use crate::credentials::Credentials;
 
@@ -84,6 +87,17 @@ impl Session {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, SqlError> {
         self.within(doing, self.client.query(query, values)).await
+    }
+
+    /// Runs a query that returns one value.
+    pub(crate) async fn value<T: for<'r> FromSql<'r>>(
+        &self,
+        doing: &'static str,
+        query: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<T, SqlError> {
+        let row = self.within(doing, self.client.query_one(query, values)).await?;
+        row.try_get(0).map_err(|error| SqlError::Statement { doing, answer: answer(&error) })
     }
 
     async fn within<T>(

@@ -63,20 +63,12 @@ impl Provision<'_> {
 
     /// Rewrites what the base backup wrote about its primary: it knows no application name, and it repeats
     /// where its own password came from.
-    fn follow(&self, node: &NodeRecord, primary: &NodeRecord) -> io::Result<()> {
+    pub(crate) fn follow(&self, node: &NodeRecord, primary: &NodeRecord) -> io::Result<()> {
         let path = node.data_dir.join("postgresql.auto.conf");
         let text = fs::read_to_string(&path)?;
         let kept = text.lines().filter(|line| !line.trim_start().starts_with("primary_"));
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        let passfile = self.layout.replication_passfile();
-        let passfile =
-            passfile.to_str().ok_or_else(|| io::Error::other("the cluster's path is not UTF-8"))?;
-        let conninfo = format!(
-            "host=127.0.0.1 port={} user={REPLICATOR} passfile={} application_name={}",
-            primary.port,
-            quote_conninfo(passfile),
-            node.name
-        );
+        let conninfo = self.conninfo(node, primary)?;
         let slot = &node.name;
         self.tools.account().write(
             &path,
@@ -84,8 +76,21 @@ impl Provision<'_> {
         )
     }
 
+    /// How a standby connects to its upstream.
+    pub(crate) fn conninfo(&self, node: &NodeRecord, upstream: &NodeRecord) -> io::Result<String> {
+        let passfile = self.layout.replication_passfile();
+        let passfile =
+            passfile.to_str().ok_or_else(|| io::Error::other("the cluster's path is not UTF-8"))?;
+        Ok(format!(
+            "host=127.0.0.1 port={} user={REPLICATOR} passfile={} application_name={}",
+            upstream.port,
+            quote_conninfo(passfile),
+            node.name
+        ))
+    }
+
     /// Drops the slot that an interrupted attempt has left behind.
-    async fn drop_slot(&self, node: &NodeRecord, primary: &NodeRecord) -> Result<(), SqlError> {
+    pub(crate) async fn drop_slot(&self, node: &NodeRecord, primary: &NodeRecord) -> Result<(), SqlError> {
         let superuser = self.passwords.credentials(Login::Superuser);
         let session = Session::connect(primary.port, &superuser, STATEMENT).await?;
         let begun = Instant::now();
@@ -105,7 +110,11 @@ impl Provision<'_> {
     }
 
     /// Waits until both sides say that the replica streams.
-    async fn streaming(&self, node: &NodeRecord, primary: &NodeRecord) -> Result<(), ProvisionError> {
+    pub(crate) async fn streaming(
+        &self,
+        node: &NodeRecord,
+        primary: &NodeRecord,
+    ) -> Result<(), ProvisionError> {
         let sql = |source| ProvisionError::Sql { node: node.name.clone(), source };
         let login = self.passwords.credentials(Login::Superuser);
         let upstream = Session::connect(primary.port, &login, STATEMENT).await.map_err(sql)?;

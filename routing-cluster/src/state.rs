@@ -4,7 +4,13 @@ use std::{fs, io::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{DirectoryError, Layout};
+use crate::{
+    change::Change,
+    condition::Condition,
+    layout::{DirectoryError, Layout},
+    node::NodeRecord,
+    sync::SyncMode,
+};
 
 /// The format of the file; a file of another format is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -15,6 +21,12 @@ pub(crate) struct State {
     format: u32,
     /// Whether the servers flush to disk.
     pub(crate) durable: bool,
+    /// Whether commits wait for replicas.
+    #[serde(default)]
+    pub(crate) sync: SyncMode,
+    /// A change of the primary that has begun and not ended.
+    #[serde(default)]
+    pub(crate) change: Option<Change>,
     pub(crate) nodes: Vec<NodePlan>,
 }
 
@@ -25,17 +37,26 @@ pub(crate) struct NodePlan {
     pub(crate) port: u16,
     /// A node that is not complete may be removed and made again; a complete one never.
     pub(crate) complete: bool,
+    /// The replica that this one streams from; `None` is the primary, whichever node that is.
+    #[serde(default)]
+    pub(crate) upstream: Option<String>,
+    #[serde(default)]
+    pub(crate) condition: Condition,
+}
+
+impl NodePlan {
+    /// A node that is still to be made.
+    pub(crate) fn new(name: String, port: u16, upstream: Option<String>) -> NodePlan {
+        NodePlan { name, port, complete: false, upstream, condition: Condition::Sound }
+    }
 }
 
 impl State {
     /// A cluster that is only planned: nodes `pg1`, `pg2`, … on these ports.
     pub(crate) fn planned(ports: &[u16], durable: bool) -> State {
-        let node = |(index, port): (usize, &u16)| NodePlan {
-            name: format!("pg{}", index + 1),
-            port: *port,
-            complete: false,
-        };
-        State { format: FORMAT, durable, nodes: ports.iter().enumerate().map(node).collect() }
+        let node = |(index, port): (usize, &u16)| NodePlan::new(format!("pg{}", index + 1), *port, None);
+        let nodes = ports.iter().enumerate().map(node).collect();
+        State { format: FORMAT, durable, sync: SyncMode::Off, change: None, nodes }
     }
 
     /// Reads the state of an existing cluster.
@@ -82,10 +103,52 @@ impl State {
             known.complete = true;
         }
     }
+
+    pub(crate) fn records(&self, layout: &Layout) -> Vec<NodeRecord> {
+        self.nodes.iter().map(|node| NodeRecord::new(layout, node)).collect()
+    }
+
+    fn plan(&self, node: &str) -> Option<&NodePlan> {
+        self.nodes.iter().find(|known| known.name == node)
+    }
+
+    pub(crate) fn condition(&self, node: &str) -> Condition {
+        self.plan(node).map_or(Condition::Sound, |plan| plan.condition)
+    }
+
+    pub(crate) fn set_condition(&mut self, node: &str, condition: Condition) {
+        for known in self.nodes.iter_mut().filter(|known| known.name == node) {
+            known.condition = condition;
+        }
+    }
+
+    /// The replica that a node streams from; `None` is the primary.
+    pub(crate) fn upstream(&self, node: &str) -> Option<String> {
+        self.plan(node).and_then(|plan| plan.upstream.clone())
+    }
+
+    /// Records a new primary: who streamed from it by name now follows the primary.
+    pub(crate) fn crown(&mut self, primary: &str) {
+        for plan in &mut self.nodes {
+            if plan.name == primary || plan.upstream.as_deref() == Some(primary) {
+                plan.upstream = None;
+            }
+        }
+        self.set_condition(primary, Condition::Sound);
+    }
+
+    /// What is to be done before the cluster is whole again, one sentence each.
+    pub(crate) fn remedies(&self) -> Vec<String> {
+        let half_made = self.nodes.iter().filter(|node| !node.complete && self.has_data());
+        let half_made = half_made
+            .map(|node| format!("{} is only half made: repeat `up`, which makes it again", node.name));
+        let nodes = self.nodes.iter().filter_map(|node| node.condition.remedy(&node.name));
+        self.change.iter().map(Change::remedy).chain(half_made).chain(nodes).collect()
+    }
 }
 
 /// Node names are also role-free identifiers of slots: lower-case letters, digits and underscores.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }

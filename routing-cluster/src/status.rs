@@ -1,19 +1,20 @@
 //! What every node says of itself, side by side.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::{
+    condition::Condition,
     credentials::Credentials,
+    layout::Layout,
     node::NodeRecord,
     process,
+    slot::{self, SlotStatus},
     sql::{Session, SqlError},
+    state::State,
 };
 
 /// How long a node may take to connect, and for each question; a healthy one takes milliseconds.
@@ -27,6 +28,8 @@ pub struct ClusterStatus {
     pub dir: PathBuf,
     /// The nodes, `pg1` first.
     pub nodes: Vec<NodeStatus>,
+    /// What is to be done before the cluster is whole, one sentence each with the command.
+    pub remedies: Vec<String>,
 }
 
 /// The state of one node. What only a server can say is `None` while it does not answer.
@@ -43,6 +46,8 @@ pub struct NodeStatus {
     pub state: NodeState,
     /// Why a running node is unreachable.
     pub problem: Option<String>,
+    /// Whether it may start as it is, or needs `rejoin`.
+    pub condition: Condition,
     /// The role that the server reports.
     pub role: Option<NodeRole>,
     /// The timeline that the node writes or receives.
@@ -97,23 +102,29 @@ pub struct StandbyStatus {
     pub sync_state: String,
 }
 
-/// One replication slot.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct SlotStatus {
-    /// The slot's name, which is that of the node it is kept for.
-    pub name: String,
-    /// Whether a standby uses it now.
-    pub active: bool,
-    /// Whether its WAL is still there: `reserved`, `extended`, `unreserved` or `lost`.
-    pub wal_status: Option<String>,
-}
-
 /// Asks all nodes at once.
-pub(crate) async fn status(dir: &Path, nodes: &[NodeRecord], monitor: &Credentials) -> ClusterStatus {
+pub(crate) async fn status(layout: &Layout, nodes: &[NodeRecord], monitor: &Credentials) -> ClusterStatus {
     let mut nodes = join_all(nodes.iter().map(|node| node_status(node, monitor))).await;
     fill_lag(&mut nodes);
-    ClusterStatus { dir: dir.to_owned(), nodes }
+    // Whoever cannot be told about the state file still wants to know what the servers say.
+    let state = State::read(layout).ok();
+    let mut remedies = state.as_ref().map_or_else(Vec::new, State::remedies);
+    if let Some(state) = &state {
+        for node in &mut nodes {
+            node.condition = state.condition(&node.name);
+        }
+        slot::judge(&mut nodes, state);
+    }
+    let primaries = nodes.iter().filter(|node| node.role == Some(NodeRole::Primary));
+    let primaries: Vec<&str> = primaries.map(|node| node.name.as_str()).collect();
+    if primaries.len() > 1 {
+        remedies.push(format!(
+            "{} are primaries at the same time: `promote` the right one, which stops the others",
+            primaries.join(" and ")
+        ));
+    }
+    remedies.extend(slot::remedies(&nodes));
+    ClusterStatus { dir: layout.dir().to_owned(), nodes, remedies }
 }
 
 async fn node_status(node: &NodeRecord, monitor: &Credentials) -> NodeStatus {
@@ -128,6 +139,7 @@ async fn node_status(node: &NodeRecord, monitor: &Credentials) -> NodeStatus {
             Some(_) => NodeState::Running,
         },
         problem: None,
+        condition: Condition::Sound,
         role: None,
         timeline: None,
         lsn: None,
@@ -165,9 +177,7 @@ async fn ask(status: &mut NodeStatus, monitor: &Credentials) -> Result<(), SqlEr
     let standby = |row: &Row| StandbyStatus { name: row.get(0), state: row.get(1), sync_state: row.get(2) };
     status.standbys =
         session.rows("ask for the standbys", standbys, &[]).await?.iter().map(standby).collect();
-    let slots = "SELECT slot_name::text, active, wal_status FROM pg_replication_slots ORDER BY 1";
-    let slot = |row: &Row| SlotStatus { name: row.get(0), active: row.get(1), wal_status: row.get(2) };
-    status.slots = session.rows("ask for the slots", slots, &[]).await?.iter().map(slot).collect();
+    status.slots = slot::slots(&session).await?;
     Ok(())
 }
 
@@ -184,7 +194,7 @@ fn fill_lag(nodes: &mut [NodeStatus]) {
 }
 
 /// The two halves of a position, `high/low` in hexadecimal digits.
-fn parse_lsn(text: &str) -> Option<u64> {
+pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let (high, low) = (u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?);
     Some(u64::from(high) << 32 | u64::from(low))
@@ -201,6 +211,7 @@ mod tests {
             pid: None,
             state: NodeState::Running,
             problem: None,
+            condition: Condition::Sound,
             role: Some(role),
             timeline: None,
             lsn: Some(lsn.to_owned()),

@@ -13,23 +13,22 @@ use crate::{
     binaries::{Binaries, BinariesError},
     cluster::LocalCluster,
     command::Tools,
-    credentials::{Login, Passwords, write_secret},
+    condition::Condition,
+    credentials::{Passwords, write_secret},
     error::UpError,
     layout::Layout,
     node::NodeRecord,
+    operation::{Operation, OperationError},
     options::ClusterOptions,
     ports::Reservation,
     process::{self, KillGuard},
     progress::Progress,
-    provision::Provision,
     server,
-    sql::Session,
-    standby,
     state::State,
 };
 
 /// The most replicas that `max_wal_senders` feeds while one of them is made.
-const MOST_REPLICAS: u32 = 8;
+pub(crate) const MOST_REPLICAS: u32 = 8;
 
 /// See [`LocalCluster::up`].
 pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Result<LocalCluster, UpError> {
@@ -43,7 +42,13 @@ pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Res
         account.check_reach(&parent)?;
     }
     let layout = Layout::prepare(&options.dir)?;
-    let _lock = layout.lock().await?;
+    let lock = layout.lock().await?;
+    if layout.is_cluster() {
+        // An interrupted operation's stops and starts go on without it.
+        for node in State::read(&layout)?.records(&layout) {
+            server::settled(&node).await;
+        }
+    }
     let (state, ports) = plan(options, &layout)?;
     let account = match state.nodes.iter().find(|node| node.complete) {
         Some(node) => Account::owning(&layout.node_dir(&node.name))?,
@@ -53,15 +58,25 @@ pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Res
     account.check_reach(binaries.dir())?;
     let passwords = passwords(&layout, &account, &state)?;
     let tools = Tools::new(binaries, account, layout.dir().to_owned());
-    let mut up = Up { layout: &layout, tools: &tools, passwords: &passwords, ports, state, progress };
+    let operation = Operation { layout: &layout, passwords: &passwords, tools, state, ports, _lock: lock };
+    let mut up = Up { operation, progress };
     let mut guard = KillGuard::default();
     up.make_and_start(&mut guard).await?;
     guard.disarm();
-    let nodes: Vec<String> =
-        up.nodes().iter().map(|node| format!("{} on port {}", node.name, node.port)).collect();
-    progress.finish(&format!("the cluster in {} is up: {}", layout.dir().display(), nodes.join(", ")));
-    let state = up.state;
+    let state = up.operation.state.clone();
+    progress.finish(&summary(&layout, &state));
+    drop(up);
     Ok(LocalCluster::new(layout, &state, passwords))
+}
+
+fn summary(layout: &Layout, state: &State) -> String {
+    let started = state.nodes.iter().filter(|node| node.condition.may_start());
+    let nodes: Vec<String> = started.map(|node| format!("{} on port {}", node.name, node.port)).collect();
+    let mut text = format!("the cluster in {} is up: {}", layout.dir().display(), nodes.join(", "));
+    for remedy in state.remedies() {
+        text.push_str(&format!("\n{remedy}"));
+    }
+    text
 }
 
 /// The nearest existing directory above one that does not exist yet.
@@ -88,10 +103,19 @@ fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation
         return new_plan(options);
     }
     let state = State::read(layout)?;
-    let records: Vec<NodeRecord> = state.nodes.iter().map(|node| NodeRecord::new(layout, node)).collect();
+    let records = state.records(layout);
     let runs = |node: &NodeRecord| process::postmaster(&node.data_dir).is_some();
-    if state.nodes.iter().all(|node| node.complete) && records.iter().all(runs) {
-        return Err(UpError::AlreadyRunning { dir: layout.dir().display().to_string() });
+    let may_start = |node: &NodeRecord| state.condition(&node.name).may_start();
+    if state.change.is_none()
+        && state.nodes.iter().all(|node| node.complete)
+        && records.iter().all(|node| runs(node) || !may_start(node))
+    {
+        let remedies = state.remedies();
+        return Err(if remedies.is_empty() {
+            UpError::AlreadyRunning { dir: layout.dir().display().to_string() }
+        } else {
+            UpError::Unfit { remedies }
+        });
     }
     for (node, record) in state.nodes.iter().zip(&records).filter(|(node, _)| !node.complete) {
         remove_remains(layout, record)
@@ -101,7 +125,8 @@ fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation
         // Nothing is left of the attempt before, so it does not bind this one to its ports.
         return new_plan(options);
     }
-    let ports: Vec<u16> = records.iter().filter(|node| !runs(node)).map(|node| node.port).collect();
+    let ports: Vec<u16> =
+        records.iter().filter(|node| !runs(node) && may_start(node)).map(|node| node.port).collect();
     let reservation = Reservation::of(&ports)?;
     Ok((state, reservation))
 }
@@ -147,37 +172,23 @@ fn passwords(layout: &Layout, account: &Account, state: &State) -> Result<Passwo
 }
 
 struct Up<'a> {
-    layout: &'a Layout,
-    tools: &'a Tools,
-    passwords: &'a Passwords,
-    ports: Reservation,
-    state: State,
+    operation: Operation<'a>,
     progress: &'a dyn Progress,
 }
 
 impl Up<'_> {
-    fn nodes(&self) -> Vec<NodeRecord> {
-        self.state.nodes.iter().map(|node| NodeRecord::new(self.layout, node)).collect()
-    }
-
-    fn provision(&self) -> Provision<'_> {
-        Provision {
-            layout: self.layout,
-            tools: self.tools,
-            passwords: self.passwords,
-            ports: &self.ports,
-            durable: self.state.durable,
-        }
-    }
-
     /// Every server that is started here is watched by `guard` from before its start.
     async fn make_and_start(&mut self, guard: &mut KillGuard) -> Result<(), UpError> {
-        let complete = self.state.nodes.iter().filter(|node| node.complete).map(|node| node.name.clone());
-        let complete: Vec<String> = complete.collect();
-        let (made, missing): (Vec<_>, Vec<_>) =
-            self.nodes().into_iter().partition(|node| complete.contains(&node.name));
-        let stopped: Vec<NodeRecord> =
-            made.iter().filter(|node| process::postmaster(&node.data_dir).is_none()).cloned().collect();
+        self.operation.end_change(self.progress).await?;
+        let state = &self.operation.state;
+        let missing: Vec<NodeRecord> = (state.nodes.iter().filter(|node| !node.complete))
+            .map(|node| NodeRecord::new(self.operation.layout, node))
+            .collect();
+        let made = self.operation.nodes();
+        let stops = |node: &&NodeRecord| {
+            process::postmaster(&node.data_dir).is_none() && state.condition(&node.name).may_start()
+        };
+        let stopped: Vec<NodeRecord> = made.iter().filter(stops).cloned().collect();
         for node in stopped.iter().chain(&missing) {
             guard.watch(node.data_dir.clone());
         }
@@ -185,67 +196,77 @@ impl Up<'_> {
             return self.make_all(&missing).await;
         }
         self.start_all(&stopped).await?;
+        self.gather_astray().await?;
         if missing.is_empty() {
             return Ok(());
         }
-        let primary = self.find_primary(&made).await.ok_or(UpError::NoPrimary)?;
-        self.make_replicas(&missing, &primary).await
+        self.make_replicas(&missing).await
     }
 
     async fn make_all(&mut self, nodes: &[NodeRecord]) -> Result<(), UpError> {
         let Some((first, replicas)) = nodes.split_first() else { return Ok(()) };
         self.progress.step(&format!("creating {} on port {}, the primary", first.name, first.port));
-        self.provision().primary(first).await?;
-        self.state.complete(&first.name);
-        self.state.write(self.layout)?;
-        self.make_replicas(replicas, first).await
+        self.operation.provision().primary(first).await?;
+        self.operation.state.complete(&first.name);
+        self.operation.save()?;
+        self.make_replicas(replicas).await
     }
 
-    async fn make_replicas(&mut self, nodes: &[NodeRecord], primary: &NodeRecord) -> Result<(), UpError> {
+    async fn make_replicas(&mut self, nodes: &[NodeRecord]) -> Result<(), UpError> {
         if nodes.is_empty() {
             return Ok(());
         }
+        let primary = self.operation.primary().await.map_err(no_primary)?;
         let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
         self.progress.step(&format!("copying {} to {}", primary.name, names.join(", ")));
-        let provision = self.provision();
-        try_join_all(nodes.iter().map(|node| provision.replica(node, primary))).await?;
+        let provision = self.operation.provision();
+        let mut copies = Vec::new();
         for node in nodes {
-            self.state.complete(&node.name);
+            let upstream = self.operation.state.upstream(&node.name);
+            let upstream = upstream.and_then(|name| self.operation.node(&name).ok());
+            copies.push((node, upstream.unwrap_or_else(|| primary.clone())));
         }
-        self.state.write(self.layout)?;
+        try_join_all(copies.iter().map(|(node, upstream)| provision.replica(node, upstream))).await?;
+        for node in nodes {
+            self.operation.state.complete(&node.name);
+        }
+        self.operation.save()?;
         Ok(())
     }
 
     /// Starts existing nodes as they are: primaries first, so that their standbys find them at once.
-    async fn start_all(&self, nodes: &[NodeRecord]) -> Result<(), UpError> {
+    async fn start_all(&mut self, nodes: &[NodeRecord]) -> Result<(), UpError> {
         let (standbys, primaries): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.starts_as_standby());
-        let superuser = self.passwords.credentials(Login::Superuser);
         for group in [primaries, standbys] {
             if group.is_empty() {
                 continue;
             }
             let names: Vec<&str> = group.iter().map(|node| node.name.as_str()).collect();
             self.progress.step(&format!("starting {}", names.join(", ")));
-            try_join_all(group.iter().map(|node| {
-                self.ports.release(node.port);
-                server::start(self.tools, node, &superuser)
-            }))
-            .await?;
+            let operation = &self.operation;
+            let sound = try_join_all(group.iter().map(|node| operation.launch(node))).await?;
+            for (node, _) in group.iter().zip(sound).filter(|(_, sound)| *sound) {
+                self.operation.state.set_condition(&node.name, Condition::Sound);
+            }
+        }
+        Ok(self.operation.save()?)
+    }
+
+    /// Tells running replicas that have missed a change of the primary whom to follow.
+    async fn gather_astray(&mut self) -> Result<(), UpError> {
+        if self.operation.state.nodes.iter().any(|node| node.condition == Condition::Astray)
+            && let Ok(primary) = self.operation.primary().await
+        {
+            self.operation.follow_all(&primary).await?;
+            self.operation.drop_old_slots(&primary).await?;
         }
         Ok(())
     }
+}
 
-    async fn find_primary(&self, nodes: &[NodeRecord]) -> Option<NodeRecord> {
-        let superuser = self.passwords.credentials(Login::Superuser);
-        for node in nodes {
-            let Ok(session) = Session::connect(node.port, &superuser, standby::STATEMENT).await else {
-                continue;
-            };
-            let rows = session.rows("ask for the role", "SELECT NOT pg_is_in_recovery()", &[]).await;
-            if rows.is_ok_and(|rows| rows.first().is_some_and(|row| row.get(0))) {
-                return Some(node.clone());
-            }
-        }
-        None
+fn no_primary(error: OperationError) -> UpError {
+    match error {
+        OperationError::NoPrimary => UpError::NoPrimary,
+        other => other.into(),
     }
 }

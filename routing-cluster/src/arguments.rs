@@ -1,0 +1,136 @@
+//! What the command takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use routing_cluster::SyncMode;
+
+/// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// The cluster's directory.
+    #[arg(long, global = true, default_value = ".cluster", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Make the cluster, or start an existing one again with its data.
+    Up(UpFlags),
+    /// Show what every node reports of itself.
+    Status {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the addresses as shell `export` lines, passwords included.
+    Env,
+    /// Kill a node at once, as a crash would.
+    Kill(Name),
+    /// Silence a node: its connections stay open and nothing is answered.
+    Pause(Name),
+    /// Let a paused node go on.
+    Resume(Name),
+    /// Stop a node cleanly.
+    Stop(Name),
+    /// Start a node that has stopped or crashed.
+    Start(Name),
+    /// Add a streaming replica, on the first free port after the others'.
+    AddReplica {
+        /// The new node's name; by default the next of pg1, pg2, and so on.
+        #[arg(value_name = "NAME")]
+        node: Option<String>,
+        /// The node to copy and to stream from; by default the primary.
+        #[arg(long, value_name = "NODE")]
+        from: Option<String>,
+    },
+    /// Stop a replica, drop its slot, and take it out of the cluster.
+    RemoveReplica {
+        #[command(flatten)]
+        name: Name,
+        /// Remove its directory with all its data, too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Make a replica the primary after its predecessor was stopped, or seen to be dead.
+    ///
+    /// The old primary is stopped, or killed when it is paused or hangs, and does not start again before `rejoin`. The
+    /// other replicas follow the new primary. Writes that no replica has received are lost.
+    Promote {
+        #[command(flatten)]
+        name: Name,
+        /// Promote although the old primary may be alive, or another replica has more: LOSES WRITES.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a replica the primary and the primary a replica; nothing is lost.
+    ///
+    /// New transactions are read-only for a moment, and those that write get ten seconds to end; else it gives up and
+    /// nothing has changed.
+    Switchover(Name),
+    /// Make a deposed primary, or a replica that has lost its connection, a streaming replica again.
+    ///
+    /// It is rewound, or copied anew where that does not do. Writes that only this node has are lost.
+    Rejoin {
+        #[command(flatten)]
+        name: Name,
+        /// Replace its data by a new base backup at once.
+        #[arg(long)]
+        base_backup: bool,
+    },
+    /// Compare every table of all running nodes: its rows and a checksum, at one position.
+    Verify,
+    /// Stop all nodes.
+    Down {
+        /// Remove the directory with all data.
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpFlags {
+    /// Replicas beside the primary, for a new cluster.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) replicas: u32,
+    /// The first port, for a new cluster; 0 takes free ones.
+    #[arg(long, default_value_t = 5500)]
+    pub(crate) port: u16,
+    /// Never flush to disk: faster, for throw-away clusters only.
+    #[arg(long)]
+    pub(crate) no_fsync: bool,
+    /// Whether a commit waits until a replica has it, from now on; also for a cluster that runs.
+    #[arg(long, value_enum)]
+    pub(crate) sync: Option<Sync>,
+}
+
+/// Whether a commit waits until a replica has it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Sync {
+    /// For none: the fastest; the last commits are lost with the primary.
+    Off,
+    /// Until any one replica has it on disk; without a running replica every commit waits.
+    Quorum,
+    /// Until any one replica has applied it, so that a read there sees it.
+    RemoteApply,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The node's name, such as pg2.
+    #[arg(value_name = "NAME")]
+    pub(crate) node: String,
+}
+
+impl From<Sync> for SyncMode {
+    fn from(sync: Sync) -> SyncMode {
+        match sync {
+            Sync::Off => SyncMode::Off,
+            Sync::Quorum => SyncMode::Quorum,
+            Sync::RemoteApply => SyncMode::RemoteApply,
+        }
+    }
+}
