@@ -734,6 +734,16 @@ async fn a_long_lease_does_not_hold_the_half_open_slot() {
     assert_eq!(long.node().name(), "pg2");
     assert_eq!(scene.router.status().nodes[1].breaker, "closed", "its first answer is proof enough");
     assert_eq!(scene.read(Consistency::Eventual).await.unwrap(), "pg2");
+
+    // The lease goes on while the breaker opens anew: the next trial is not its own to hold up.
+    scene.servers.server("pg2").refuse_next(5);
+    for _ in 0..10 {
+        scene.read(Consistency::Eventual).await.unwrap();
+    }
+    assert_eq!(scene.router.status().nodes[1].breaker, "open");
+    sleep(secs(1)).await;
+    assert_eq!(scene.read(Consistency::Eventual).await.unwrap(), "pg2");
+    drop(long);
 }
 
 #[tokio::test(start_paused = true)]

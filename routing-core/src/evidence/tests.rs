@@ -190,6 +190,19 @@ async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn samples_of_an_older_epoch_are_forgotten() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(2, 300, orphan(100));
+    scene.answer(1, 500, writes(2, 120));
+    // It follows the new primary and is past all that the old one was seen to have.
+    scene.answer(2, 600, follows(1, 2, 110));
+    assert_eq!(scene.at(600).nodes[2].fresh_as_of, None);
+    scene.answer(2, 700, follows(1, 2, 120));
+    assert_eq!(scene.at(700).nodes[2].fresh_as_of, Some(scene.start + ms(500)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_role_that_may_not_see_the_timeline_proves_lineage_until_the_first_change() {
     let mut scene = Scene::settled();
     let plain = |lsn| Probe { timeline: None, sender: None, wal_receiver_status: None, ..follows(0, 1, lsn) };
