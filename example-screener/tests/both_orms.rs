@@ -55,7 +55,8 @@ impl Screeners {
             .unwrap();
         let place = Place(place);
         let dir = place.0.path().join("cluster");
-        let options = ClusterOptions { dir, replicas: 2, port: 0, durable: false };
+        let options =
+            ClusterOptions { dir, replicas: 2, port: 0, durable: false, ..ClusterOptions::default() };
         let servers = LocalCluster::up(options, &SilentProgress).await.unwrap();
         let node = |name: &str| NodeConfig {
             probe_url: Some(servers.url(name, Login::Monitor).unwrap().parse().unwrap()),

@@ -38,7 +38,13 @@ async fn add(app: &Router, text: &str) -> (StatusCode, Value) {
 }
 
 async fn cluster(dir: &Path) -> LocalCluster {
-    let options = ClusterOptions { dir: dir.to_owned(), replicas: 2, port: 0, durable: false };
+    let options = ClusterOptions {
+        dir: dir.to_owned(),
+        replicas: 2,
+        port: 0,
+        durable: false,
+        ..ClusterOptions::default()
+    };
     LocalCluster::up(options, &SilentProgress).await.unwrap()
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use routing_cluster::SyncMode;
+use routing_cluster::{Network, SyncMode};
 
 /// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
 #[derive(Debug, Parser)]
@@ -102,6 +102,13 @@ pub(crate) struct UpFlags {
     /// Never flush to disk: faster, for throw-away clusters only.
     #[arg(long)]
     pub(crate) no_fsync: bool,
+    /// Encrypt: a certificate authority of the cluster's own, and no plain connection is let in. For a new cluster.
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Let machines of this network connect as well, such as 10.1.0.0/16; repeatable. Beyond this machine it needs --tls.
+    /// For a new cluster.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow: Vec<Network>,
     /// Whether a commit waits until a replica has it, from now on; also for a cluster that runs.
     #[arg(long, value_enum)]
     pub(crate) sync: Option<Sync>,

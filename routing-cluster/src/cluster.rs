@@ -1,6 +1,10 @@
 //! The handle to a cluster directory.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use futures_util::future::join_all;
 
@@ -68,6 +72,10 @@ impl LocalCluster {
         let file = layout.credentials_file();
         let passwords = Passwords::read(&file)
             .map_err(|source| OpenError::Passwords { file: file.display().to_string(), source })?;
+        let passwords = match state.access.tls {
+            true => passwords.over_tls(layout.root_certificate()),
+            false => passwords,
+        };
         Ok(LocalCluster::new(layout, &state, passwords))
     }
 
@@ -108,6 +116,11 @@ impl LocalCluster {
         self.passwords.credentials(login)
     }
 
+    /// The certificate that clients verify the servers by; `None` when the cluster does not encrypt.
+    pub fn root_certificate(&self) -> Option<PathBuf> {
+        self.credentials(Login::Application).root_certificate
+    }
+
     /// A `postgres://` URL of one node. It contains the password: keep it out of logs.
     ///
     /// # Errors
@@ -115,8 +128,13 @@ impl LocalCluster {
     /// When there is no such node.
     pub fn url(&self, node: &str, login: Login) -> Result<String, UnknownNode> {
         let port = self.node(node)?.port;
-        let Credentials { user, password, database } = self.credentials(login);
-        Ok(format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}?application_name={user}"))
+        let Credentials { user, password, database, root_certificate } = self.credentials(login);
+        let encryption = root_certificate.map_or_else(String::new, |file| {
+            format!("&sslmode=verify-full&sslrootcert={}", percent_encoded(&file))
+        });
+        Ok(format!(
+            "postgres://{user}:{password}@127.0.0.1:{port}/{database}?application_name={user}{encryption}"
+        ))
     }
 
     /// Asks every node for its state; a node that does not answer within a second is reported as such.
@@ -267,6 +285,16 @@ async fn stop_or_kill(tools: &Tools, node: &NodeRecord) -> Result<(), ServerErro
         server::kill(node).await?;
     }
     Ok(())
+}
+
+/// A path inside a URL's query.
+fn percent_encoded(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let encoded = path.as_os_str().as_bytes().iter().map(|byte| match plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 fn purge_error(dir: &Path, source: io::Error) -> DownError {

@@ -4,7 +4,7 @@ use std::{
     fmt, fs, io,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rand::{TryRng as _, rngs::SysRng};
@@ -15,6 +15,9 @@ const PASSWORD_BYTES: usize = 24;
 
 /// The role that replicas stream as; its password never leaves the cluster directory.
 pub(crate) const REPLICATOR: &str = "replicator";
+/// How libpq's programs call this machine. A certificate is compared with a name: releases before 15 do not find
+/// addresses in it (PostgreSQL 15, release notes).
+pub(crate) const LOOPBACK: &str = "localhost";
 /// The application's database.
 pub(crate) const DATABASE: &str = "app";
 
@@ -58,6 +61,9 @@ pub struct Credentials {
     pub password: String,
     /// The database to connect to.
     pub database: String,
+    /// The certificate to verify the server by (libpq's `sslrootcert` with `sslmode=verify-full`); `None`: the cluster
+    /// does not encrypt.
+    pub root_certificate: Option<PathBuf>,
 }
 
 impl fmt::Debug for Credentials {
@@ -66,6 +72,7 @@ impl fmt::Debug for Credentials {
             .field("user", &self.user)
             .field("password", &"…")
             .field("database", &self.database)
+            .field("root_certificate", &self.root_certificate)
             .finish()
     }
 }
@@ -77,6 +84,8 @@ pub(crate) struct Passwords {
     replicator: String,
     monitor: String,
     application: String,
+    #[serde(skip)]
+    root_certificate: Option<PathBuf>,
 }
 
 impl fmt::Debug for Passwords {
@@ -93,7 +102,14 @@ impl Passwords {
             replicator: random()?,
             monitor: random()?,
             application: random()?,
+            root_certificate: None,
         })
+    }
+
+    /// The same passwords for servers that are verified by this certificate before they see one.
+    pub(crate) fn over_tls(mut self, root_certificate: PathBuf) -> Passwords {
+        self.root_certificate = Some(root_certificate);
+        self
     }
 
     pub(crate) fn read(path: &Path) -> io::Result<Passwords> {
@@ -118,6 +134,7 @@ impl Passwords {
             user: login.user().to_owned(),
             password: password.clone(),
             database: login.database().to_owned(),
+            root_certificate: self.root_certificate.clone(),
         }
     }
 
@@ -127,7 +144,7 @@ impl Passwords {
 
     /// The line that lets libpq find the replication password, on any port of this machine.
     pub(crate) fn replication_line(&self) -> String {
-        format!("127.0.0.1:*:*:{REPLICATOR}:{}\n", self.replicator)
+        format!("{LOOPBACK}:*:*:{REPLICATOR}:{}\n", self.replicator)
     }
 }
 

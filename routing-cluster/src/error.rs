@@ -1,10 +1,10 @@
 //! One error per operation on a cluster.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
-    account::AccountError, binaries::BinariesError, layout::DirectoryError, operation::OperationError,
-    ports::PortError, provision::ProvisionError, server::ServerError,
+    access::Network, account::AccountError, binaries::BinariesError, layout::DirectoryError,
+    operation::OperationError, ports::PortError, provision::ProvisionError, server::ServerError,
 };
 
 /// An error with its causes, for a sentence that goes on.
@@ -16,6 +16,11 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Sentences below a message, indented; nothing when there are none.
+pub(crate) fn in_lines(sentences: &[String]) -> String {
+    sentences.iter().map(|sentence| format!("\n  {sentence}")).collect()
 }
 
 /// Why a cluster did not come up.
@@ -35,6 +40,22 @@ pub enum UpError {
         replicas: u32,
         /// The most that a cluster has.
         most: u32,
+    },
+    /// Other machines were to connect without encryption.
+    #[error(
+        "{network} is beyond this machine: passwords and data would cross the network in the clear; add --tls"
+    )]
+    Unencrypted {
+        /// The network.
+        network: Network,
+    },
+    /// The cluster's certificate authority could not be made.
+    #[error("could not make the certificate authority {}", file.display())]
+    Certificate {
+        /// Its certificate's file.
+        file: PathBuf,
+        /// What went wrong.
+        source: io::Error,
     },
     /// PostgreSQL's programs were not found.
     #[error(transparent)]
@@ -71,8 +92,11 @@ pub enum UpError {
     #[error(transparent)]
     Server(#[from] ServerError),
     /// Replicas are missing, but no running node is a primary to copy.
-    #[error("replicas are missing, and no node is a primary to copy: start the primary, then repeat `up`")]
-    NoPrimary,
+    #[error("replicas are missing, and no node is a primary to copy: start the primary, then repeat `up`{}", in_lines(.unanswered))]
+    NoPrimary {
+        /// Nodes that run and gave no answer, and why.
+        unanswered: Vec<String>,
+    },
     /// Everything that may start runs already; the rest needs the operator.
     #[error("what may start is already running: {}", remedies.join("; "))]
     Unfit {

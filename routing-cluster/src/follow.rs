@@ -38,7 +38,7 @@ impl Operation<'_> {
         upstream: &NodeRecord,
     ) -> Result<(), OperationError> {
         self.keep_slot(node, upstream).await?;
-        let conninfo = self.provision().conninfo(node, upstream);
+        let conninfo = self.provision().conninfo(upstream, &node.name);
         let conninfo = conninfo.map_err(files("write the connection of", node))?;
         let session = self.session(node).await?;
         for statement in [

@@ -149,6 +149,16 @@ impl Layout {
         self.dir.join("rewind.pass")
     }
 
+    /// The certificate of the authority that signs the servers' certificates; everyone may read it.
+    pub(crate) fn root_certificate(&self) -> PathBuf {
+        self.dir.join("ca.crt")
+    }
+
+    /// The authority's key, which only the operator needs.
+    pub(crate) fn authority_key(&self) -> PathBuf {
+        self.dir.join("ca.key")
+    }
+
     pub(crate) fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join(node)
     }

@@ -40,7 +40,8 @@
 //! A *cluster* is one directory with its nodes (its *layout* and *state* file), made by *options*. A *node* is one
 //! *server*, with a name, a port and a data directory; its role is what the server reports, and its *condition* is
 //! whether it may start. An *account* is the operating system's user that servers run as; *binaries* are PostgreSQL's
-//! programs, run as *commands*. To *provision* is to make a primary from nothing or a *standby* from a base backup, with
+//! programs, run as *commands*. *Access* is who may connect from which *network*, and a *certificate* is what a server shows
+//! to whom it encrypts. To *provision* is to make a primary from nothing or a *standby* from a base backup, with
 //! *settings* and *credentials*; *up* does what is missing of it. *Status* is what the nodes answer to *SQL*; *ports*,
 //! *processes* and shared *memory* are the system's; *progress* tells a person how far it is, and an *error* why not.
 //!
@@ -50,9 +51,11 @@
 //! *removal*; *sync* is whether commits wait for them, and to *verify* is to compare them. The command's *arguments* and
 //! the *table* that it prints are for people.
 
+mod access;
 mod account;
 mod binaries;
 mod candidate;
+mod certificate;
 mod change;
 mod cluster;
 mod command;
@@ -88,6 +91,7 @@ mod sync;
 mod up;
 mod verify;
 
+pub use access::{InvalidNetwork, Network};
 pub use account::AccountError;
 pub use binaries::BinariesError;
 pub use cluster::LocalCluster;

@@ -12,7 +12,7 @@ use routing_cluster::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{Action, Cli};
+use crate::arguments::{Action, Cli, UpFlags};
 
 type Failure = Box<dyn Error>;
 
@@ -46,9 +46,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let progress = progress.as_ref();
     match cli.action {
         Action::Up(flags) => {
-            let (replicas, port, durable) = (flags.replicas, flags.port, !flags.no_fsync);
-            let options = ClusterOptions { dir, replicas, port, durable };
-            interruptible(up(options, flags.sync.map(SyncMode::from), progress)).await
+            let UpFlags { replicas, port, no_fsync, tls, allow, sync } = flags;
+            let options = ClusterOptions { dir, replicas, port, durable: !no_fsync, tls, allow };
+            interruptible(up(options, sync.map(SyncMode::from), progress)).await
         }
         Action::Status { json } => {
             let status = LocalCluster::open(&dir).await?.status().await;
@@ -167,6 +167,10 @@ async fn env(cluster: &LocalCluster) -> Result<String, Failure> {
         export(&format!("DATABASE_REPLICA_{}_URL", index + 1), &named(node)?);
     }
     let monitor = cluster.credentials(Login::Monitor);
+    if let Some(root_certificate) = cluster.root_certificate() {
+        // libpq's own programs read it.
+        export("PGSSLROOTCERT", &root_certificate.display().to_string());
+    }
     export("DATABASE_PROBE_USER", &monitor.user);
     export("DATABASE_PROBE_PASSWORD", &monitor.password);
     Ok(lines)

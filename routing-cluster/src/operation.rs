@@ -11,7 +11,7 @@ use crate::{
     command::Tools,
     condition::Condition,
     credentials::{Login, Passwords},
-    error::{DownError, NodeError, UnknownNode},
+    error::{DownError, NodeError, UnknownNode, in_lines, with_causes},
     layout::{DirectoryError, Layout},
     node::NodeRecord,
     ports::{PortError, Reservation},
@@ -51,8 +51,11 @@ pub enum OperationError {
         node: String,
     },
     /// No running node is a primary.
-    #[error("no running node is a primary: start it, or promote a replica")]
-    NoPrimary,
+    #[error("no running node is a primary: start it, or promote a replica{}", in_lines(.unanswered))]
+    NoPrimary {
+        /// Nodes that run and gave no answer, and why.
+        unanswered: Vec<String>,
+    },
     /// More than one running node is a primary.
     #[error("{} are primaries at the same time: keep the right one with `promote NAME`, which stops the others", nodes.join(" and "))]
     SeveralPrimaries {
@@ -220,6 +223,7 @@ impl<'a> Operation<'a> {
             tools: &self.tools,
             passwords: self.passwords,
             ports: &self.ports,
+            access: &self.state.access,
             durable: self.state.durable,
         }
     }
@@ -232,17 +236,19 @@ impl<'a> Operation<'a> {
 
     /// The one node that runs as the primary.
     pub(crate) async fn primary(&self) -> Result<NodeRecord, OperationError> {
-        let mut primaries = Vec::new();
+        let (mut primaries, mut unanswered) = (Vec::new(), Vec::new());
         for node in self.nodes() {
-            if self.is_standby(&node).await.is_ok_and(|standby| !standby) {
-                primaries.push(node);
+            match self.is_standby(&node).await {
+                Ok(true) | Err(OperationError::NotRunning { .. }) => {}
+                Ok(false) => primaries.push(node),
+                Err(error) => unanswered.push(with_causes(&error)),
             }
         }
         if primaries.len() > 1 {
             let nodes = primaries.into_iter().map(|node| node.name).collect();
             return Err(OperationError::SeveralPrimaries { nodes });
         }
-        primaries.pop().ok_or(OperationError::NoPrimary)
+        primaries.pop().ok_or(OperationError::NoPrimary { unanswered })
     }
 
     /// Whom a standby is to follow: the node that it was made from, else the primary.
@@ -262,6 +268,7 @@ impl<'a> Operation<'a> {
             self.keep_slot(node, upstream).await?;
             self.provision().follow(node, upstream).map_err(files("write the configuration of", node))?;
         }
+        self.provision().certify(node).map_err(files("write the certificate of", node))?;
         self.ports.release(node.port);
         server::start(&self.tools, node, &self.passwords.credentials(Login::Superuser)).await?;
         sync::apply(&self.session(node).await?, self.state.sync).await.map_err(asked(node))?;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::access::Network;
+
 /// What a new cluster is to be. An existing one keeps what it was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOptions {
@@ -15,10 +17,23 @@ pub struct ClusterOptions {
     /// Whether the servers flush to disk. Default: true. False makes a cluster in a fraction of the time, for
     /// tests; the crash of a server loses nothing even then, the crash of the machine may lose everything.
     pub durable: bool,
+    /// Whether the servers let only encrypted connections in and show a certificate, signed by an authority that is made
+    /// with the cluster; URLs then ask for `sslmode=verify-full`. Default: false.
+    pub tls: bool,
+    /// The networks whose machines may connect beside this one, as the application, the monitor or a replica. A network
+    /// beyond loopback needs `tls`, and makes the servers listen on all addresses. Default: none.
+    pub allow: Vec<Network>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> ClusterOptions {
-        ClusterOptions { dir: PathBuf::from(".cluster"), replicas: 2, port: 5500, durable: true }
+        ClusterOptions {
+            dir: PathBuf::from(".cluster"),
+            replicas: 2,
+            port: 5500,
+            durable: true,
+            tls: false,
+            allow: Vec::new(),
+        }
     }
 }

@@ -3,13 +3,14 @@
 use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use crate::{
+    access::Access,
     command::{CommandError, Tools, run},
     credentials::{DATABASE, Login, Passwords, REPLICATOR, write_secret},
     layout::Layout,
     node::NodeRecord,
     ports::Reservation,
     server::{self, ServerError},
-    settings::{access_rules, node_settings, quote, render, shared_settings},
+    settings::{node_settings, override_with, quote, render, shared_settings},
     sql::{Session, SqlError},
     standby::{STATEMENT, STREAMING},
 };
@@ -91,6 +92,7 @@ pub(crate) struct Provision<'a> {
     pub(crate) tools: &'a Tools,
     pub(crate) passwords: &'a Passwords,
     pub(crate) ports: &'a Reservation,
+    pub(crate) access: &'a Access,
     pub(crate) durable: bool,
 }
 
@@ -104,9 +106,10 @@ impl Provision<'_> {
         self.roles(node).await.map_err(|source| ProvisionError::Sql { node: node.name.clone(), source })
     }
 
-    pub(crate) async fn start(&self, node: &NodeRecord) -> Result<(), ServerError> {
+    pub(crate) async fn start(&self, node: &NodeRecord) -> Result<(), ProvisionError> {
+        self.certify(node).map_err(files("write the certificate of", node))?;
         self.ports.release(node.port);
-        server::start(self.tools, node, &self.passwords.credentials(Login::Superuser)).await
+        Ok(server::start(self.tools, node, &self.passwords.credentials(Login::Superuser)).await?)
     }
 
     pub(crate) fn node_dir(&self, node: &NodeRecord) -> io::Result<()> {
@@ -143,6 +146,7 @@ impl Provision<'_> {
             make_private_dir(self.tools, dir)?;
         }
         let mut settings = shared_settings(self.durable);
+        override_with(&mut settings, self.access.settings());
         settings.extend(node_settings(&node.name, node.port, socket_dir.as_deref()));
         let head =
             "# Written when the node was made. Change settings with ALTER SYSTEM, which comes after this.\n";
@@ -153,7 +157,7 @@ impl Provision<'_> {
             let main = node.data_dir.join("postgresql.conf");
             let text = fs::read_to_string(&main)?;
             self.tools.account().write(&main, &format!("{text}\ninclude '{CONFIGURATION}'\n"))?;
-            self.tools.account().write(&node.data_dir.join("pg_hba.conf"), &access_rules())?;
+            self.tools.account().write(&node.data_dir.join("pg_hba.conf"), &self.access.rules())?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use crate::{
     command::{CommandError, run},
-    credentials::{Login, write_secret},
+    credentials::{LOOPBACK, Login, write_secret},
     node::NodeRecord,
     operation::{Operation, OperationError, asked, files},
     process,
@@ -32,20 +32,18 @@ impl Operation<'_> {
         server::remove_stale_locks(node);
         let superuser = self.passwords.credentials(Login::Superuser);
         let passfile = self.layout.rewind_passfile();
-        let line = format!("127.0.0.1:{}:*:{}:{}\n", upstream.port, superuser.user, superuser.password);
+        let line = format!("{LOOPBACK}:{}:*:{}:{}\n", upstream.port, superuser.user, superuser.password);
         write_secret(&passfile, &line)
             .and_then(|()| self.tools.account().own_path(&passfile))
             .map_err(files("hand the superuser's password to the rewind of", node))?;
         let mut command = self.tools.command("pg_rewind");
         command.arg("--target-pgdata").arg(&node.data_dir);
-        command.arg("--source-server").arg(format!(
-            "host=127.0.0.1 port={} user={} dbname=postgres application_name={}",
-            upstream.port, superuser.user, node.name
-        ));
+        let conninfo = self.provision().conninfo_as(&superuser.user, &passfile, upstream, &node.name);
+        let conninfo = conninfo.map_err(files("find the upstream of", node))?;
+        command.arg("--source-server").arg(format!("{conninfo} dbname=postgres"));
         if !self.state.durable {
             command.arg("--no-sync");
         }
-        command.env("PGPASSFILE", &passfile);
         let rewound = run(command, REWIND).await;
         // It goes in any case.
         let removed = fs::remove_file(&passfile);

@@ -14,7 +14,7 @@ pub struct Setting {
     pub why: &'static str,
 }
 
-fn setting(name: &'static str, value: impl Into<String>, why: &'static str) -> Setting {
+pub(crate) fn setting(name: &'static str, value: impl Into<String>, why: &'static str) -> Setting {
     Setting { name, value: value.into(), why }
 }
 
@@ -141,14 +141,10 @@ pub(crate) fn quote_conninfo(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// Who may connect from where: only this machine, only with a password, and the replication role only to
-/// replicate.
-pub(crate) fn access_rules() -> String {
-    "# type database user address method\n\
-     local all all scram-sha-256\n\
-     host replication replicator 127.0.0.1/32 scram-sha-256\n\
-     host all all 127.0.0.1/32 scram-sha-256\n"
-        .to_owned()
+/// Settings with others in their place, where both have one of the same name.
+pub(crate) fn override_with(settings: &mut Vec<Setting>, others: Vec<Setting>) {
+    settings.retain(|setting| others.iter().all(|other| other.name != setting.name));
+    settings.extend(others);
 }
 
 #[cfg(test)]

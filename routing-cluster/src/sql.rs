@@ -1,14 +1,21 @@
 //! SQL to one node, over loopback, every step with a deadline.
 
-use std::time::Duration;
+use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
 
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Config, NoTls, Row,
+    config::SslMode,
     types::{FromSql, ToSql},
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::credentials::Credentials;
+use crate::{credentials::Credentials, error::with_causes};
 
 /// Why a node did not answer a statement.
 #[derive(Debug, thiserror::Error)]
@@ -60,17 +67,26 @@ impl Session {
         let mut config = Config::new();
         config.host("127.0.0.1").port(port).application_name("routing-cluster");
         config.user(&login.user).password(&login.password).dbname(&login.database);
-        let connected = timeout(deadline, config.connect(NoTls)).await;
-        let connected = connected.map_err(|_| SqlError::Silent { doing: "connect", deadline })?;
-        let (client, connection) = connected.map_err(|error| SqlError::Connect {
-            port,
-            user: login.user.clone(),
-            answer: answer(&error),
-        })?;
-        let driver = tokio::spawn(async move {
-            // A lost connection shows itself in the statement that waits for it.
-            let _ = connection.await;
-        });
+        let refused = |answer| SqlError::Connect { port, user: login.user.clone(), answer };
+        // A lost connection shows itself in the statement that waits for it.
+        let connecting = async {
+            match &login.root_certificate {
+                Some(file) => {
+                    let tls = verified_by(file).map_err(|error| refused(error.to_string()))?;
+                    config.ssl_mode(SslMode::Require);
+                    let (client, connection) =
+                        config.connect(tls).await.map_err(|error| refused(answer(&error)))?;
+                    Ok((client, tokio::spawn(async move { drop(connection.await) })))
+                }
+                None => {
+                    let (client, connection) =
+                        config.connect(NoTls).await.map_err(|error| refused(answer(&error)))?;
+                    Ok((client, tokio::spawn(async move { drop(connection.await) })))
+                }
+            }
+        };
+        let connected = timeout(deadline, connecting).await;
+        let (client, driver) = connected.map_err(|_| SqlError::Silent { doing: "connect", deadline })??;
         Ok(Session { client, driver, deadline })
     }
 
@@ -118,10 +134,27 @@ impl Drop for Session {
     }
 }
 
+/// TLS to servers with a certificate of this authority, for the address that was connected to.
+fn verified_by(file: &Path) -> io::Result<MakeRustlsConnect> {
+    let unreadable = |error: &dyn Error| {
+        let problem = format!("the root certificate {} cannot be read: {error}", file.display());
+        io::Error::new(io::ErrorKind::InvalidData, problem)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))? {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    Ok(MakeRustlsConnect::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
 /// The server's own words where there are any: the driver alone would only say "db error".
 fn answer(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
-        None => error.to_string(),
+        None => with_causes(error),
     }
 }

@@ -1,13 +1,13 @@
 //! Making a replica of a primary: the base backup, what it is told to follow, and seeing it stream.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
 use crate::{
     command::run,
-    credentials::{Login, REPLICATOR},
+    credentials::{LOOPBACK, Login, REPLICATOR},
     node::NodeRecord,
     provision::{Provision, ProvisionError, files},
     settings::{quote, quote_conninfo},
@@ -34,7 +34,9 @@ impl Provision<'_> {
         self.node_dir(node).map_err(files("create the directory of", node))?;
         self.drop_slot(node, primary).await.map_err(sql)?;
         let mut command = self.tools.command("pg_basebackup");
-        command.args(["--host", "127.0.0.1", "--port", &primary.port.to_string(), "--username", REPLICATOR]);
+        let name = format!("{} base backup", node.name);
+        let conninfo = self.conninfo(primary, &name).map_err(files("find the upstream of", node))?;
+        command.arg("--dbname").arg(conninfo);
         command.args([
             "--write-recovery-conf",
             "--wal-method",
@@ -47,8 +49,6 @@ impl Provision<'_> {
         if !self.durable {
             command.args(["--no-sync", "--no-manifest"]);
         }
-        command.env("PGPASSFILE", self.layout.replication_passfile());
-        command.env("PGAPPNAME", format!("{} base backup", node.name));
         run(command, BASE_BACKUP).await.map_err(|source| ProvisionError::Program {
             doing: "take the base backup of",
             node: node.name.clone(),
@@ -68,7 +68,7 @@ impl Provision<'_> {
         let text = fs::read_to_string(&path)?;
         let kept = text.lines().filter(|line| !line.trim_start().starts_with("primary_"));
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        let conninfo = self.conninfo(node, primary)?;
+        let conninfo = self.conninfo(primary, &node.name)?;
         let slot = &node.name;
         self.tools.account().write(
             &path,
@@ -76,16 +76,33 @@ impl Provision<'_> {
         )
     }
 
-    /// How a standby connects to its upstream.
-    pub(crate) fn conninfo(&self, node: &NodeRecord, upstream: &NodeRecord) -> io::Result<String> {
-        let passfile = self.layout.replication_passfile();
-        let passfile =
-            passfile.to_str().ok_or_else(|| io::Error::other("the cluster's path is not UTF-8"))?;
+    /// How the replication role connects to a node; `name` is what that node will know the connection by.
+    pub(crate) fn conninfo(&self, upstream: &NodeRecord, name: &str) -> io::Result<String> {
+        self.conninfo_as(REPLICATOR, &self.layout.replication_passfile(), upstream, name)
+    }
+
+    /// How one of PostgreSQL's programs connects to a node with a password out of `passfile`.
+    pub(crate) fn conninfo_as(
+        &self,
+        user: &str,
+        passfile: &Path,
+        upstream: &NodeRecord,
+        name: &str,
+    ) -> io::Result<String> {
+        let quoted = |path: &Path| match path.to_str() {
+            Some(path) => Ok(quote_conninfo(path)),
+            None => Err(io::Error::other("the cluster's path is not UTF-8")),
+        };
+        let encryption = match self.access.tls {
+            true => format!("verify-full sslrootcert={}", quoted(&self.layout.root_certificate())?),
+            false => "disable".to_owned(),
+        };
         Ok(format!(
-            "host=127.0.0.1 port={} user={REPLICATOR} passfile={} application_name={}",
+            "host={LOOPBACK} hostaddr=127.0.0.1 port={} user={user} passfile={} application_name={} \
+             sslmode={encryption}",
             upstream.port,
-            quote_conninfo(passfile),
-            node.name
+            quoted(passfile)?,
+            quote_conninfo(name),
         ))
     }
 

@@ -5,6 +5,7 @@ use std::{fs, io::Write as _};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    access::Access,
     change::Change,
     condition::Condition,
     layout::{DirectoryError, Layout},
@@ -21,6 +22,9 @@ pub(crate) struct State {
     format: u32,
     /// Whether the servers flush to disk.
     pub(crate) durable: bool,
+    /// Who may connect.
+    #[serde(flatten)]
+    pub(crate) access: Access,
     /// Whether commits wait for replicas.
     #[serde(default)]
     pub(crate) sync: SyncMode,
@@ -53,10 +57,10 @@ impl NodePlan {
 
 impl State {
     /// A cluster that is only planned: nodes `pg1`, `pg2`, … on these ports.
-    pub(crate) fn planned(ports: &[u16], durable: bool) -> State {
+    pub(crate) fn planned(ports: &[u16], durable: bool, access: Access) -> State {
         let node = |(index, port): (usize, &u16)| NodePlan::new(format!("pg{}", index + 1), *port, None);
         let nodes = ports.iter().enumerate().map(node).collect();
-        State { format: FORMAT, durable, sync: SyncMode::Off, change: None, nodes }
+        State { format: FORMAT, durable, access, sync: SyncMode::Off, change: None, nodes }
     }
 
     /// Reads the state of an existing cluster.
@@ -161,7 +165,7 @@ mod tests {
     fn the_state_survives_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(dir.path()).unwrap();
-        let mut state = State::planned(&[5500, 5501], true);
+        let mut state = State::planned(&[5500, 5501], true, Access::default());
         state.complete("pg1");
         state.write(&layout).unwrap();
         let read = State::read(&layout).unwrap();

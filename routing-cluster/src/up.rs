@@ -9,8 +9,10 @@ use futures_util::future::try_join_all;
 use tokio::task::spawn_blocking;
 
 use crate::{
+    access::Access,
     account::Account,
     binaries::{Binaries, BinariesError},
+    certificate,
     cluster::LocalCluster,
     command::Tools,
     condition::Condition,
@@ -34,6 +36,9 @@ pub(crate) const MOST_REPLICAS: u32 = 8;
 pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Result<LocalCluster, UpError> {
     if options.replicas > MOST_REPLICAS {
         return Err(UpError::TooManyReplicas { replicas: options.replicas, most: MOST_REPLICAS });
+    }
+    if let Some(network) = options.allow.iter().find(|network| !network.is_loopback() && !options.tls) {
+        return Err(UpError::Unencrypted { network: *network });
     }
     // Before the directory is touched: a machine without PostgreSQL should not be left with an empty one.
     let binaries = find_binaries().await?;
@@ -134,7 +139,8 @@ fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation
 fn new_plan(options: &ClusterOptions) -> Result<(State, Reservation), UpError> {
     let count = u16::try_from(options.replicas).unwrap_or(u16::MAX).saturating_add(1);
     let (reservation, ports) = Reservation::neighbours(options.port, count)?;
-    Ok((State::planned(&ports, options.durable), reservation))
+    let access = Access { tls: options.tls, networks: options.allow.clone() };
+    Ok((State::planned(&ports, options.durable, access), reservation))
 }
 
 /// Ends what an interrupted attempt still runs, and removes what it has written.
@@ -164,11 +170,17 @@ fn passwords(layout: &Layout, account: &Account, state: &State) -> Result<Passwo
     if !state.has_data() {
         state.write(layout)?;
     }
-    if !passfile.exists() {
-        write_secret(&passfile, &passwords.replication_line()).map_err(failed(&passfile))?;
+    let line = passwords.replication_line();
+    if fs::read_to_string(&passfile).ok().as_ref() != Some(&line) {
+        write_secret(&passfile, &line).map_err(failed(&passfile))?;
     }
     account.own_path(&passfile).map_err(failed(&passfile))?;
-    Ok(passwords)
+    if !state.access.tls {
+        return Ok(passwords);
+    }
+    let root = layout.root_certificate();
+    certificate::authority(layout).map_err(|source| UpError::Certificate { file: root.clone(), source })?;
+    Ok(passwords.over_tls(root))
 }
 
 struct Up<'a> {
@@ -266,7 +278,7 @@ impl Up<'_> {
 
 fn no_primary(error: OperationError) -> UpError {
     match error {
-        OperationError::NoPrimary => UpError::NoPrimary,
+        OperationError::NoPrimary { unanswered } => UpError::NoPrimary { unanswered },
         other => other.into(),
     }
 }

@@ -38,7 +38,7 @@ impl Place {
     }
 
     fn options(&self, replicas: u32) -> ClusterOptions {
-        ClusterOptions { dir: self.dir(), replicas, port: 0, durable: false }
+        ClusterOptions { dir: self.dir(), replicas, port: 0, durable: false, ..ClusterOptions::default() }
     }
 
     async fn up(&self, replicas: u32) -> LocalCluster {

@@ -41,7 +41,13 @@ impl Place {
     }
 
     async fn up(&self, replicas: u32) -> LocalCluster {
-        let options = ClusterOptions { dir: self.dir(), replicas, port: 0, durable: false };
+        let options = ClusterOptions {
+            dir: self.dir(),
+            replicas,
+            port: 0,
+            durable: false,
+            ..ClusterOptions::default()
+        };
         LocalCluster::up(options, &SilentProgress).await.unwrap()
     }
 

@@ -59,7 +59,8 @@ impl TestCluster {
             .expect("a directory for the cluster");
         let place = Place(place);
         let dir = place.0.path().join("cluster");
-        let options = ClusterOptions { dir, replicas: 2, port: 0, durable: false };
+        let options =
+            ClusterOptions { dir, replicas: 2, port: 0, durable: false, ..ClusterOptions::default() };
         let servers = match LocalCluster::up(options, &SilentProgress).await {
             Ok(servers) => servers,
             Err(error) => panic!("the test's cluster does not come up: {error}"),
