@@ -70,6 +70,7 @@ mod memory;
 mod node;
 mod operation;
 mod options;
+mod plan;
 mod ports;
 mod process;
 mod progress;
@@ -88,6 +89,7 @@ mod state;
 mod status;
 mod switchover;
 mod sync;
+mod template;
 mod up;
 mod verify;
 
