@@ -1,23 +1,30 @@
 //! Getting a connection for a read.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
 use crate::choose::{self, Chosen};
-use crate::consistency::Demand;
 use crate::decision::{Access, Reason};
+use crate::demand::{self, Demand, Floor};
 use crate::error::RouteError;
 use crate::fault::Fault;
-use crate::lease::{Lease, Ticket};
-use crate::metrics;
+use crate::lease::{Cap, Lease, Ticket};
+use crate::metrics::{self, SessionRead};
 use crate::router::Routed;
+use crate::session::Reader;
+use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
 
 /// What one call has been through.
 pub(crate) struct Attempts {
+    /// What the last choice demanded.
     pub(crate) demand: Demand,
+    /// It has waited for a replica to replay what the session has seen.
+    pub(crate) waited: bool,
     /// Only the primary can still serve: recovery cancelled the read on a replica, or no standby can run it.
     pub(crate) primary_only: bool,
     pub(crate) tried: Tried,
@@ -32,8 +39,10 @@ pub(crate) struct Attempts {
 /// What the choice came to.
 enum Choice {
     Take(Ticket),
-    /// The primary runs as many fallback reads as it may.
-    Full,
+    /// The primary runs as many fallback reads of this kind as it may.
+    Full(Reason),
+    /// A replica may have replayed enough in a moment.
+    Behind,
     Nothing,
     /// Someone was faster; the next choice knows.
     Again,
@@ -51,19 +60,21 @@ impl<B: Backend> Routed<B> {
             if now >= attempts.deadline {
                 return Err(self.deadline_error(attempts, now));
             }
+            attempts.demand = self.demand(attempts, now);
             match self.choose(attempts, now) {
                 Choice::Take(ticket) => {
                     if let Some(lease) = self.try_node(ticket, attempts).await {
                         return Ok(lease);
                     }
                 }
-                Choice::Full => {
-                    metrics::shed("fallback_no_replica");
+                Choice::Full(reason) => {
+                    metrics::shed(reason.as_str());
                     return Err(RouteError::Overloaded {
-                        cap: self.shared().fallback.limit(),
+                        cap: self.cap(reason).limit(),
                         refusals: self.refusals(attempts, now),
                     });
                 }
+                Choice::Behind => self.await_replay(attempts, &mut versions, now).await,
                 Choice::Again => {}
                 Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
             }
@@ -77,6 +88,13 @@ impl<B: Backend> Routed<B> {
         match self.check_out(ticket, attempts.deadline).await {
             Ok(lease) => match self.still_serves(&lease, attempts).await {
                 Ok(()) => {
+                    if attempts.demand.token {
+                        metrics::session_read(match (lease.is_on_primary(), attempts.waited) {
+                            (true, _) => SessionRead::Primary,
+                            (false, true) => SessionRead::Waited,
+                            (false, false) => SessionRead::Replica,
+                        });
+                    }
                     self.session.decided(decision);
                     Some(lease)
                 }
@@ -108,19 +126,28 @@ impl<B: Backend> Routed<B> {
                 let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
-                    return if writer.is_some_and(|writer| writer.node.id() == id) {
-                        Ok(())
-                    } else {
-                        Err(None)
-                    };
+                    if !writer.is_some_and(|writer| writer.node.id() == id) {
+                        return Err(None);
+                    }
+                    metrics::served_staleness(Duration::ZERO);
+                    return Ok(());
+                }
+                if self.session.serves(id) && self.session.served_at().is_some_and(|last| opened > last) {
+                    // The server may have crashed since it served this request, and have come back behind that.
+                    self.session.lose_node(now);
+                    return Err(None);
                 }
                 let Some(state) = topology.node(id) else { return Err(None) };
                 let reason = lease.decision().reason;
                 if !choose::still_meets(state, attempts.demand, shared.limits, reason, now) {
                     return Err(None);
                 }
-                !matches!(attempts.demand, Demand::Bound(_))
-                    || state.probed.is_some_and(|probed| probed > opened)
+                let proven =
+                    !attempts.demand.needs_proof() || state.probed.is_some_and(|probed| probed > opened);
+                if let Some(staleness) = state.staleness(now).filter(|_| proven) {
+                    metrics::served_staleness(staleness + shared.limits.commit_delay);
+                }
+                proven
             };
             if proven {
                 return Ok(());
@@ -158,44 +185,88 @@ impl<B: Backend> Routed<B> {
         Err(fault)
     }
 
+    /// What this read demands now: the cluster may have changed since the last look.
+    fn demand(&self, attempts: &Attempts, now: Instant) -> Demand {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let wall = UnixMillis::now();
+        let reader = Reader {
+            keys: &shared.keys,
+            lifetime: shared.config.token_lifetime,
+            system_id: topology.lineage.system_id,
+            wall,
+        };
+        let mut memory = self.session.memory(&reader);
+        let mut found = demand::demand(self.consistency, &memory, &topology, wall);
+        let tried = &attempts.tried;
+        if self.session.kept_node().is_some()
+            && found.primary.is_none()
+            && !attempts.primary_only
+            && !choose::keeps(&topology, found, &self.session, tried, shared.limits, now)
+        {
+            self.session.lose_node(now);
+            memory = self.session.memory(&reader);
+        }
+        if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
+            && let Some(position) = demand::settle(floor, &topology)
+        {
+            self.session.settle_floor(asked, position);
+            memory = self.session.memory(&reader);
+        }
+        found = demand::demand(self.consistency, &memory, &topology, wall);
+        if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
+            shared.hear(timeline, now);
+        }
+        found
+    }
+
     fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let topology = shared.peek();
-        let (limits, tried) = (shared.limits, &attempts.tried);
-        // A request that the primary has served does not go back in time to a replica.
-        let on_primary = self.session.is_on_primary();
-        if !attempts.primary_only && !on_primary {
-            let replica = choose::replica(
-                &topology,
-                attempts.demand,
-                &self.session,
-                tried,
-                &*shared.balance,
-                limits,
-                now,
-            );
-            if let Some(chosen) = replica {
+        let (demand, limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        let mut behind = false;
+        if !attempts.primary_only && demand.primary.is_none() {
+            let balance = &*shared.balance;
+            let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
+            if let Some(mut chosen) = replica {
+                if attempts.waited && chosen.reason != Reason::SameRequest {
+                    chosen.reason = Reason::WaitedForReplay;
+                }
                 return take(&chosen, &topology, None);
+            }
+            if demand.needs_position() {
+                let patience = shared.config.session_wait;
+                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                behind = !replicas.is_empty();
+                if behind && (near || demand.ask.is_some()) && now < attempts.began + patience {
+                    return Choice::Behind;
+                }
             }
         }
         // A busy replica is not a lost one: the primary is spared.
-        if attempts.demand != Demand::Primary && !attempts.primary_only && tried.busy_replica(&topology) {
+        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(&topology) {
             return Choice::Nothing;
         }
-        let reason = match attempts.demand {
-            Demand::Primary => Reason::Strong,
-            _ if attempts.primary_only => Reason::MovedToPrimary,
-            _ if on_primary => Reason::SameRequest,
-            Demand::Any | Demand::Bound(_) => Reason::FallbackNoReplica,
+        let reason = match demand.primary {
+            Some(reason) => reason,
+            None if attempts.primary_only => Reason::MovedToPrimary,
+            None if behind => Reason::FallbackBehindToken,
+            None => Reason::FallbackNoReplica,
         };
-        let Some(chosen) = choose::primary(&topology, tried, limits, reason, now) else {
+        let Some(chosen) = choose::primary(&topology, demand, tried, limits, reason, now) else {
             return Choice::Nothing;
         };
-        // A single node has no replica to lose, and so nothing to be spared; and the cap is for lost replicas.
-        if matches!(reason, Reason::Strong | Reason::SameRequest) || topology.nodes.len() == 1 {
+        // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
+        // client brings along is limited as a fallback is: after a failover every token of the time before does.
+        let own = match reason {
+            Reason::Strong | Reason::SameRequest => true,
+            Reason::PinnedBySession => !demand.token,
+            _ => false,
+        };
+        if own || topology.nodes.len() == 1 {
             return take(&chosen, &topology, None);
         }
-        match shared.fallback.take() {
+        match self.cap(reason).take() {
             Some(permit) => {
                 let choice = take(&chosen, &topology, Some(permit));
                 if matches!(choice, Choice::Take(_)) {
@@ -203,8 +274,34 @@ impl<B: Backend> Routed<B> {
                 }
                 choice
             }
-            None => Choice::Full,
+            None => Choice::Full(reason),
         }
+    }
+
+    fn cap(&self, reason: Reason) -> &std::sync::Arc<Cap> {
+        match reason {
+            Reason::FallbackBehindToken | Reason::PinnedBySession => &self.shared().behind_token,
+            _ => &self.shared().fallback,
+        }
+    }
+
+    /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
+    /// answers or the end of the wait. One probe answers everybody who waits.
+    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
+        let shared = self.shared();
+        attempts.waited = true;
+        {
+            let topology = shared.peek();
+            let (limits, patience) = (shared.limits, shared.config.session_wait);
+            let (replicas, _) =
+                choose::behind(&topology, attempts.demand, &attempts.tried, limits, patience, now);
+            let asked = attempts.demand.ask.and(topology.primary());
+            for state in replicas.into_iter().chain(asked) {
+                state.node.probe_now();
+            }
+        }
+        let until = (attempts.began + shared.config.session_wait).min(attempts.deadline);
+        let _ = timeout_at(until, versions.changed()).await;
     }
 
     /// Nothing can serve now: waits for a new picture, or starts over with the nodes that were tried.
@@ -241,7 +338,7 @@ impl<B: Backend> Routed<B> {
 
     fn none_left(&self, attempts: &Attempts, now: Instant) -> RouteError {
         let refusals = self.refusals(attempts, now);
-        if attempts.demand == Demand::Primary {
+        if attempts.demand.primary.is_some() {
             RouteError::NoPrimary(refusals)
         } else {
             RouteError::NoNode(refusals)

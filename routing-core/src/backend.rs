@@ -10,6 +10,7 @@ use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
+use crate::lsn::Position;
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::router::Routed;
@@ -98,6 +99,13 @@ pub trait Backend: Sized + Send + Sync + 'static {
 
     /// Rolls it back.
     fn rollback(connection: &mut Self::Connection) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Asks the server for its position: `sql` is one of the texts of [`position`](crate::position), whose columns
+    /// [`position::position`](crate::position::position) reads.
+    fn position(
+        connection: &mut Self::Connection,
+        sql: &'static str,
+    ) -> impl Future<Output = Result<Position, Self::Error>> + Send;
 
     /// Makes a handle for reading.
     fn read(routed: Routed<Self>) -> Self::Read;

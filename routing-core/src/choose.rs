@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::balance::{Balance, Candidate};
 use crate::config::RouterConfig;
-use crate::consistency::Demand;
 use crate::decision::{Reason, Refusal, Refusals};
+use crate::demand::Demand;
 use crate::gate::Admission;
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
@@ -59,7 +59,7 @@ pub(crate) fn replica<'t>(
     limits: Limits,
     now: Instant,
 ) -> Option<Chosen<'t>> {
-    if demand == Demand::Primary {
+    if demand.primary.is_some() {
         return None;
     }
     let mut eligible = Eligible::new();
@@ -75,7 +75,7 @@ pub(crate) fn replica<'t>(
         }
     }
     if eligible.is_empty() {
-        return least_stale(topology, demand, tried, limits, now);
+        return least_stale(topology, demand, session, tried, limits, now);
     }
     let candidates: SmallVec<[Candidate<'_>; 32]> = eligible
         .iter()
@@ -94,16 +94,66 @@ pub(crate) fn replica<'t>(
     Some(Chosen { state: &topology.nodes[index], reason: balance.reason(), trial })
 }
 
+/// Whether the node that the session keeps to can go on serving it.
+pub(crate) fn keeps(
+    topology: &Topology,
+    demand: Demand,
+    session: &Session,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> bool {
+    let serving = |(index, state): (usize, &NodeState)| {
+        unserving(topology, state, index, tried, now).is_none()
+            && state.node.admission(now) == Admission::Admitted
+    };
+    let fresh = |state: &NodeState| unfresh(state, demand, limits, now).is_none();
+    let mut nodes = topology.nodes.iter().enumerate();
+    let kept = nodes.clone().find(|(_, state)| session.serves(state.node.id()));
+    let Some((_, state)) = kept.filter(|kept| serving(*kept)) else { return false };
+    // All are stale: whoever served goes on.
+    fresh(state)
+        || may_be_stale(demand, limits)
+            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state))
+}
+
+/// Whether the least stale replicas may serve when all exceed the limit.
+fn may_be_stale(demand: Demand, limits: Limits) -> bool {
+    !demand.needs_proof() && !demand.token && limits.min_serving > 0
+}
+
+/// Replicas that only have to replay more before they can serve, and whether one of them is nearly there.
+pub(crate) fn behind<'t>(
+    topology: &'t Topology,
+    demand: Demand,
+    tried: &Tried,
+    limits: Limits,
+    patience: Duration,
+    now: Instant,
+) -> (SmallVec<[&'t NodeState; 32]>, bool) {
+    let fits = |index: usize, state: &NodeState| {
+        unserving(topology, state, index, tried, now).is_none()
+            && unfresh(state, demand.without_position(), limits, now).is_none()
+            && state.lineage_proven
+    };
+    let nodes = topology.nodes.iter().enumerate();
+    let behind: SmallVec<[&NodeState; 32]> =
+        nodes.filter(|(index, state)| fits(*index, state)).map(|(_, state)| state).collect();
+    let near = behind.iter().any(|state| state.lag(now).is_some_and(|lag| lag <= patience));
+    (behind, near)
+}
+
 /// When all replicas exceed the limit, the least stale of those whose staleness was ever known; only for reads
 /// without a bound. The `min_serving` least stale share the reads.
 fn least_stale<'t>(
     topology: &'t Topology,
     demand: Demand,
+    session: &Session,
     tried: &Tried,
     limits: Limits,
     now: Instant,
 ) -> Option<Chosen<'t>> {
-    if demand != Demand::Any || limits.min_serving == 0 {
+    if !may_be_stale(demand, limits) {
         return None;
     }
     let mut known: SmallVec<[(Instant, usize); 32]> = topology
@@ -114,8 +164,10 @@ fn least_stale<'t>(
         .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
         .collect();
     known.sort_unstable_by_key(|(fresh, _)| std::cmp::Reverse(*fresh));
+    let kept = known.iter().find(|(_, index)| session.serves(topology.nodes[*index].node.id())).copied();
     known.truncate(limits.min_serving);
-    let (_, index) = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight())?;
+    let least = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight());
+    let (_, index) = kept.or(least)?;
     let state = &topology.nodes[index];
     let trial = state.node.admission(now) == Admission::Trial;
     Some(Chosen { state, reason: Reason::LeastStale, trial })
@@ -124,6 +176,7 @@ fn least_stale<'t>(
 /// The primary, for a read. The same rules as for a replica, and its confirmation must be within the writer lease.
 pub(crate) fn primary<'t>(
     topology: &'t Topology,
+    demand: Demand,
     tried: &Tried,
     limits: Limits,
     reason: Reason,
@@ -132,6 +185,7 @@ pub(crate) fn primary<'t>(
     let state = topology.writer(now, limits.writer_lease).ok().flatten()?;
     let admission = state.node.admission(now);
     if state.blocked.is_some()
+        || state.timeline < demand.timeline
         || state.node.is_draining()
         || tried.fault(state.node.id()).is_some()
         || matches!(admission, Admission::Refused(_))
@@ -183,11 +237,13 @@ fn unserving(
 
 /// Why a replica is not fresh enough for the demand at `now`.
 fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
-    let limit = match demand {
-        Demand::Primary => return Some(Refusal::IsReplica),
-        Demand::Bound(limit) if state.lineage_proven => limit.min(limits.max_staleness),
-        Demand::Bound(_) => return Some(Refusal::StalenessUnknown),
-        Demand::Any => limits.max_staleness,
+    if demand.primary.is_some() {
+        return Some(Refusal::IsReplica);
+    }
+    let limit = match demand.bound {
+        Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
+        Some(bound) => bound.min(limits.max_staleness),
+        None => limits.max_staleness,
     };
     let Some(bound) = state.staleness(now).map(|staleness| staleness + limits.commit_delay) else {
         return Some(Refusal::StalenessUnknown);
@@ -197,7 +253,20 @@ fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> O
     } else if state.returning {
         Some(Refusal::Returning)
     } else {
-        None
+        behind_position(state, demand)
+    }
+}
+
+/// Why a replica does not have what the session has seen.
+fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
+    if !demand.needs_position() {
+        return None;
+    }
+    match (demand.ask, demand.floor, state.lsn) {
+        (None, Some(floor), Some(lsn)) if state.lineage_proven => {
+            (lsn < floor).then(|| Refusal::BehindToken { bytes: Some(floor.bytes_after(lsn)) })
+        }
+        _ => Some(Refusal::BehindToken { bytes: None }),
     }
 }
 
@@ -214,7 +283,10 @@ pub(crate) fn read_refusals(
         Some(Refusal::BreakerOpen(left)) => {
             tried.last_fault(state.node.id()).map_or(Refusal::BreakerOpen(left), Refusal::Tried)
         }
-        Some(Refusal::IsPrimary) => primary_refusal(topology, state, tried, limits, now),
+        Some(Refusal::IsPrimary) => match demand.timeline {
+            Some(timeline) if state.timeline < Some(timeline) => Refusal::BelowToken { timeline },
+            _ => primary_refusal(topology, state, tried, limits, now),
+        },
         Some(refusal) => refusal,
         None => unfresh(state, demand, limits, now).unwrap_or(Refusal::NotReached),
     };

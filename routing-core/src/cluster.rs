@@ -1,7 +1,7 @@
 //! What is true of the servers, whatever ORM asks.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,9 @@ use crate::balance::{Balance, LeastInFlight};
 use crate::choose::{Limits, write_refusals};
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Refusals;
+use crate::key::TokenKeys;
 use crate::lease::Cap;
+use crate::lsn::Timeline;
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::retry::RetryPolicy;
@@ -41,7 +43,14 @@ pub(crate) struct Shared {
     version: watch::Sender<u64>,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
+    /// Reads on the primary because no replica can serve.
     pub(crate) fallback: Arc<Cap>,
+    /// Reads on the primary because their token is ahead of every replica.
+    pub(crate) behind_token: Arc<Cap>,
+    /// What signs and verifies tokens.
+    pub(crate) keys: TokenKeys,
+    /// The highest timeline that a token of this cluster has named, and until when that counts.
+    heard: Mutex<Option<(Timeline, Instant)>>,
     pub(crate) write_waiters: Arc<Cap>,
 }
 
@@ -71,6 +80,7 @@ impl Cluster {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         crate::metrics::describe();
+        let keys = keys(&config)?;
         let nodes: Vec<_> = config
             .nodes
             .iter()
@@ -83,6 +93,9 @@ impl Cluster {
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
             fallback: Cap::new(config.fallback_no_replica()),
+            behind_token: Cap::new(config.fallback_behind_token()),
+            keys,
+            heard: Mutex::default(),
             write_waiters: Cap::new(config.write_waiters),
             nodes,
             config: Arc::new(config),
@@ -166,6 +179,27 @@ impl Shared {
         self.version.send_replace(version);
     }
 
+    /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is
+    /// looked at, and until one on that timeline is found, or tokens of now have expired, nothing is written to a lower one.
+    pub(crate) fn hear(&self, timeline: Timeline, now: Instant) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.is_none_or(|(known, _)| known < timeline) {
+            tracing::warn!(%timeline, "a session token names a timeline that no node is on yet");
+            *heard = Some((timeline, now + self.config.token_lifetime));
+            drop(heard);
+            self.probe_all();
+        }
+    }
+
+    /// The timeline that a writer must at least be on.
+    pub(crate) fn least_timeline(&self, now: Instant) -> Option<Timeline> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.is_some_and(|(_, until)| now >= until) {
+            *heard = None;
+        }
+        heard.map(|(timeline, _)| timeline)
+    }
+
     /// Looks at every node now.
     pub(crate) fn probe_all(&self) {
         for node in &self.nodes {
@@ -184,4 +218,15 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("nodes", &self.nodes).finish_non_exhaustive()
     }
+}
+
+/// The configured keys, or one of this process alone.
+fn keys(config: &RouterConfig) -> Result<TokenKeys, ConfigError> {
+    if let Some(keys) = &config.token_keys {
+        return Ok(keys.clone());
+    }
+    tracing::warn!(
+        "no token keys are set (ROUTING_TOKEN_KEY): session tokens serve this process alone, and none after a restart"
+    );
+    TokenKeys::random().map_err(|error| ConfigError::Keys { message: error.to_string() })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::breaker::BreakerConfig;
+use crate::key::TokenKeys;
 use crate::retry::RetryConfig;
 use crate::url::DatabaseUrl;
 
@@ -121,12 +122,17 @@ pub struct RouterConfig {
     #[serde(with = "humantime_serde")]
     pub asynchronous_commit: Option<Duration>,
 
-    /// How long a read with a token waits for a replica to catch up. Default 30 ms. Sessions carry no token yet.
+    /// How long a read waits for a replica to replay what its session has seen, before the primary serves. Default 30 ms.
+    /// It waits only while a replica is nearly there: one that is known to lag by more is not waited for.
     #[serde(with = "humantime_serde")]
     pub session_wait: Duration,
-    /// How long a token is honoured. Default 5 min. Sessions carry no token yet.
+    /// How long a token is honoured. Default 5 min. A replica that lags by more than this can show a client less than it has
+    /// written; after a failover, tokens of the time before keep their readers on the primary for as long.
     #[serde(with = "humantime_serde")]
     pub token_lifetime: Duration,
+    /// What signs tokens. Default: `None`, a random key and one warning; tokens then serve this process alone, so a client
+    /// that another process answers next has none.
+    pub token_keys: Option<TokenKeys>,
 
     /// No write begins on a confirmation of the primary that is older than this. Default: three `probe_interval`s, at
     /// least 1 s. It must stay below the time that the failover engine takes to promote another node.
@@ -146,7 +152,6 @@ pub struct RouterConfig {
     /// to lose.
     pub fallback_no_replica: Option<u32>,
     /// Reads on the primary at once because their token is ahead of every replica. Default: half of `read_pool_size`.
-    /// Sessions carry no token yet.
     pub fallback_behind_token: Option<u32>,
 }
 
@@ -175,6 +180,7 @@ impl Default for RouterConfig {
             asynchronous_commit: None,
             session_wait: millis(30),
             token_lifetime: secs(5 * 60),
+            token_keys: None,
             writer_lease: None,
             write_quorum: 0,
             write_wait: secs(5),
@@ -245,6 +251,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         #[source]
         source: crate::url::InvalidUrl,
+    },
+    /// The keys that tokens are signed with are wrong, or could not be made.
+    #[error("the keys for session tokens are wrong: {message}")]
+    Keys {
+        /// What is wrong, without the keys.
+        message: String,
     },
     /// A configuration file does not parse.
     #[error(

@@ -6,42 +6,37 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How much a read may miss, in Cosmos DB's words, from strictest to loosest.
+///
+/// Whatever the level, the reads of one request do not go back in time: they keep to one node while it serves, and its
+/// replacement must have at least what the primary had when it was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// The primary reads.
     Strong,
-    /// For the client's own writes. Sessions carry no token yet, and a client without one is
-    /// [`Eventual`](Self::Eventual): until then `Session` promises no more than that.
+    /// Nothing that the client itself has written, or seen through a token: see [`SessionToken`](crate::SessionToken). A
+    /// client without a token is [`Eventual`](Self::Eventual). A request that has written reads from the primary.
     #[default]
     Session,
-    /// Nothing older than the duration, proven; else the primary reads. A bound below the monitor's
-    /// `probe_interval` can hardly ever be proven, so the primary serves nearly all such reads.
+    /// As [`Session`](Self::Session), and nothing older than the duration, proven; else the primary reads. A bound below
+    /// the monitor's `probe_interval` can hardly ever be proven, so the primary serves nearly all such reads.
     BoundedStaleness(#[serde(with = "humantime_serde")] Duration),
-    /// Any node under the router's `max_staleness`.
+    /// Any node under the router's `max_staleness`, whatever the client has written.
     Eventual,
 }
 
-/// What a consistency level demands of a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// No replica will do.
-    Primary,
-    /// The proven staleness must not exceed this.
-    Bound(Duration),
-    /// Under `max_staleness`, and the least stale replicas when all exceed it.
-    Any,
-}
-
 impl Consistency {
-    /// The one place that says what each level asks of a replica. A session carries no token yet, so `Session`
-    /// demands what `Eventual` demands.
-    pub(crate) fn demand(self) -> Demand {
+    /// The proven staleness that a replica may have at most.
+    pub(crate) fn bound(self) -> Option<Duration> {
         match self {
-            Self::Strong => Demand::Primary,
-            Self::BoundedStaleness(bound) => Demand::Bound(bound),
-            Self::Session | Self::Eventual => Demand::Any,
+            Self::BoundedStaleness(bound) => Some(bound),
+            Self::Strong | Self::Session | Self::Eventual => None,
         }
+    }
+
+    /// Whether what the client has written counts.
+    pub(crate) fn is_of_session(self) -> bool {
+        !matches!(self, Self::Eventual)
     }
 }
 

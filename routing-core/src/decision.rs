@@ -52,12 +52,18 @@ pub enum Reason {
     Weighted,
     /// A balancer of the application's own.
     Balanced,
-    /// It served this request before.
+    /// It served this request before, or nothing else can continue the request without going back in time.
     SameRequest,
+    /// A replica that has replayed what the session has seen since the read began to wait for it.
+    WaitedForReplay,
     /// All replicas exceed `max_staleness`; this one least.
     LeastStale,
     /// The read asked for the primary.
     Strong,
+    /// The session has written in this request, or its token can only be honoured by the primary.
+    PinnedBySession,
+    /// What the session has seen is ahead of every replica.
+    FallbackBehindToken,
     /// No replica could serve.
     FallbackNoReplica,
     /// Recovery cancelled the read on a replica, or no standby can run it.
@@ -67,7 +73,7 @@ pub enum Reason {
 }
 
 /// How many reasons there are, for tables indexed by them.
-pub(crate) const REASONS: usize = 12;
+pub(crate) const REASONS: usize = 15;
 
 impl Reason {
     /// All reasons, in the order of their declaration.
@@ -79,8 +85,11 @@ impl Reason {
         Self::Weighted,
         Self::Balanced,
         Self::SameRequest,
+        Self::WaitedForReplay,
         Self::LeastStale,
         Self::Strong,
+        Self::PinnedBySession,
+        Self::FallbackBehindToken,
         Self::FallbackNoReplica,
         Self::MovedToPrimary,
         Self::Writer,
@@ -97,6 +106,9 @@ impl Reason {
             Self::Weighted => "weighted",
             Self::Balanced => "balanced",
             Self::SameRequest => "same_request",
+            Self::WaitedForReplay => "waited_for_replay",
+            Self::PinnedBySession => "pinned_by_session",
+            Self::FallbackBehindToken => "fallback_behind_token",
             Self::LeastStale => "least_stale",
             Self::Strong => "strong",
             Self::FallbackNoReplica => "fallback_no_replica",
@@ -178,6 +190,16 @@ pub enum Refusal {
         /// What is allowed.
         limit: Duration,
     },
+    /// It has not replayed what the session has seen.
+    BehindToken {
+        /// How many bytes of the log it lacks; `None` when that cannot be told.
+        bytes: Option<u64>,
+    },
+    /// The session has seen a later timeline.
+    BelowToken {
+        /// That timeline.
+        timeline: Timeline,
+    },
     /// It was stale and has not been fresh for long enough.
     Returning,
     /// This request tried it and met this fault.
@@ -205,6 +227,11 @@ impl fmt::Display for Refusal {
             Self::StalenessUnknown => f.write_str("staleness unknown"),
             Self::Stale { bound, limit } => {
                 write!(f, "stale {:.1} s > {:.1} s", bound.as_secs_f64(), limit.as_secs_f64())
+            }
+            Self::BehindToken { bytes: Some(bytes) } => write!(f, "behind token by {bytes} bytes"),
+            Self::BehindToken { bytes: None } => f.write_str("behind token, or unproven"),
+            Self::BelowToken { timeline } => {
+                write!(f, "below timeline {timeline}, which the session has seen")
             }
             Self::Returning => f.write_str("was stale, not fresh for long enough"),
             Self::Tried(fault) => write!(f, "tried: {fault}"),

@@ -6,6 +6,7 @@
 //! | `DATABASE_REPLICA_URLS` | the others, comma-separated |
 //! | `DATABASE_REPLICA_1_URL`, `DATABASE_REPLICA_2_URL`, … | the others, one each, up to the first that is unset |
 //! | `DATABASE_PROBE_USER`, `DATABASE_PROBE_PASSWORD` | the monitor's role; else it connects as the application |
+//! | `ROUTING_TOKEN_KEY` | what signs session tokens: one or more keys of at least 32 bytes, comma-separated; the first signs, all verify |
 //!
 //! A URL may be prefixed with a name for its node: `pg1=postgres://app:secret@db1/shop`. The names of the first two
 //! variables tell people what to expect; the router finds out who the primary is by asking the servers.
@@ -46,7 +47,11 @@ impl RouterConfig {
                 node.probe_url = Some(node.url.with_credentials(&user, &password));
             }
         }
-        let config = Self { nodes, ..Self::default() };
+        let token_keys = variable("ROUTING_TOKEN_KEY").map(|keys| keys.parse()).transpose();
+        let token_keys = token_keys.map_err(|error: crate::key::InvalidKeys| ConfigError::Keys {
+            message: format!("ROUTING_TOKEN_KEY: {error}"),
+        })?;
+        let config = Self { nodes, token_keys, ..Self::default() };
         config.validate()?;
         Ok(config)
     }
@@ -97,6 +102,10 @@ mod tests {
     fn what_is_missing_or_wrong_is_named_and_no_password_shown() {
         let table: &[(&[(&str, &str)], &str)] = &[
             (&[], "DATABASE_PRIMARY_URL"),
+            (
+                &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("ROUTING_TOKEN_KEY", "hunter2")],
+                "ROUTING_TOKEN_KEY: key 1 has 7 bytes",
+            ),
             (&[("DATABASE_PRIMARY_URL", " ")], "DATABASE_PRIMARY_URL"),
             (&[("DATABASE_PRIMARY_URL", "mysql://u:hunter2@h/d")], "DATABASE_PRIMARY_URL"),
             (

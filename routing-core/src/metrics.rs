@@ -12,6 +12,7 @@ use metrics::{Counter, Histogram, SharedString, Unit};
 use crate::decision::{Access, REASONS, Reason};
 use crate::fault::{FAULTS, Fault};
 use crate::node::Role;
+use crate::token::InvalidToken;
 
 const DECISIONS: &str = "db_routing_decisions_total";
 const CHECKOUT: &str = "db_routing_checkout_seconds";
@@ -20,6 +21,9 @@ const ERRORS: &str = "db_routing_errors_total";
 const RETRIES: &str = "db_routing_retries_total";
 const FALLBACK: &str = "db_routing_fallback_total";
 const SHED: &str = "db_routing_shed_total";
+const STALENESS: &str = "db_routing_served_staleness_seconds";
+const SESSION_READS: &str = "db_routing_session_reads_total";
+const TOKENS_REJECTED: &str = "db_routing_tokens_rejected_total";
 const PRIMARY_CHANGES: &str = "db_routing_primary_changes_total";
 
 /// Tells the recorder what each metric means. Called once by each cluster as it starts; again does no harm.
@@ -31,6 +35,16 @@ pub(crate) fn describe() {
     metrics::describe_counter!(RETRIES, "failed attempts: repeated, or given up for the limit or the budget");
     metrics::describe_counter!(FALLBACK, "reads that the primary served because no replica could");
     metrics::describe_counter!(SHED, "requests refused at once to protect the primary");
+    metrics::describe_histogram!(
+        STALENESS,
+        Unit::Seconds,
+        "how stale what a read was served may have been at most"
+    );
+    metrics::describe_counter!(
+        SESSION_READS,
+        "reads with a token: by a replica, by one that was waited for, by the primary"
+    );
+    metrics::describe_counter!(TOKENS_REJECTED, "session tokens that did not count, by reason");
     metrics::describe_counter!(PRIMARY_CHANGES, "accepted changes of the primary");
 }
 
@@ -57,6 +71,35 @@ pub(crate) fn fallback(reason: Reason) {
 
 pub(crate) fn shed(reason: &'static str) {
     metrics::counter!(SHED, "reason" => reason).increment(1);
+}
+
+/// How a read that had a token was served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SessionRead {
+    Replica,
+    Waited,
+    Primary,
+}
+
+pub(crate) fn session_read(outcome: SessionRead) {
+    static COUNTERS: [OnceLock<Counter>; 3] = [const { OnceLock::new() }; 3];
+    let name = match outcome {
+        SessionRead::Replica => "replica",
+        SessionRead::Waited => "waited",
+        SessionRead::Primary => "primary",
+    };
+    COUNTERS[outcome as usize]
+        .get_or_init(|| metrics::counter!(SESSION_READS, "outcome" => name))
+        .increment(1);
+}
+
+pub(crate) fn served_staleness(staleness: Duration) {
+    static HISTOGRAM: OnceLock<Histogram> = OnceLock::new();
+    HISTOGRAM.get_or_init(|| metrics::histogram!(STALENESS)).record(staleness);
+}
+
+pub(crate) fn token_rejected(why: InvalidToken) {
+    metrics::counter!(TOKENS_REJECTED, "reason" => why.as_str()).increment(1);
 }
 
 pub(crate) fn primary_changed() {

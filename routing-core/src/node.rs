@@ -32,6 +32,11 @@ impl NodeId {
         Self(NEXT.fetch_add(1, Relaxed))
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(number: u32) -> Self {
+        Self(number)
+    }
+
     pub(crate) fn as_u32(self) -> u32 {
         self.0
     }

@@ -9,6 +9,7 @@ use crate::acquire::Attempts;
 use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
+use crate::demand::Demand;
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
@@ -25,7 +26,9 @@ impl<B: Backend> Routed<B> {
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
         self.shared().retry.request();
-        Ok(self.next_lease(&mut self.attempts()).await?.hand_out())
+        let lease = self.next_lease(&mut self.attempts()).await?;
+        self.session.keep_to(lease.node().id(), lease.is_on_primary());
+        Ok(lease.hand_out())
     }
 
     /// See [`Router::run_read`](crate::Router::run_read).
@@ -107,7 +110,8 @@ impl<B: Backend> Routed<B> {
     fn attempts(&self) -> Attempts {
         let now = Instant::now();
         Attempts {
-            demand: self.consistency.demand(),
+            demand: Demand::ANY,
+            waited: false,
             primary_only: false,
             tried: Tried::default(),
             failed: 0,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::backend::{Backend, Failure, SendFn};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Shared};
 use crate::config::{ConfigError, RouterConfig};
 use crate::consistency::Consistency;
 use crate::lease::Lease;
@@ -19,9 +19,9 @@ use crate::session::Session;
 /// What is retried: a checkout that failed (nothing was sent); in [`run_read`](Self::run_read) also a closure whose
 /// error says that the *node* failed it, or whose node was declared dead meanwhile, since a read has no effect; in
 /// [`run_write`](Self::run_write) a whole transaction that provably was not committed. Nothing else.
-pub struct Router<B: Backend>(Arc<Inner<B>>);
+pub struct Router<B: Backend>(Arc<RouterInner<B>>);
 
-struct Inner<B: Backend> {
+pub(crate) struct RouterInner<B: Backend> {
     cluster: Cluster,
     owns_cluster: bool,
     closed: AtomicBool,
@@ -62,7 +62,14 @@ impl<B: Backend> Router<B> {
             .collect::<Result<Pools<B>, ConfigError>>()?;
         let pools = ArcSwap::from_pointee(pools);
         let (closed, epoch) = (AtomicBool::new(false), Mutex::new(0));
-        Ok(Self(Arc::new(Inner { cluster: cluster.clone(), owns_cluster, closed, options, pools, epoch })))
+        Ok(Self(Arc::new(RouterInner {
+            cluster: cluster.clone(),
+            owns_cluster,
+            closed,
+            options,
+            pools,
+            epoch,
+        })))
     }
 
     /// What the backend was told.
@@ -80,7 +87,7 @@ impl<B: Backend> Router<B> {
     /// The handles of one request. Its reads keep to one node while that node serves.
     #[must_use]
     pub fn routed(&self, session: Session, consistency: Consistency) -> Routed<B> {
-        Routed { router: self.clone(), session, consistency }
+        Routed { router: self.clone(), session, consistency, untracked: false }
     }
 
     fn alone(&self, consistency: Consistency) -> Routed<B> {
@@ -163,6 +170,14 @@ impl<B: Backend> Router<B> {
         self.0.closed.load(Relaxed) || self.0.cluster.is_closed()
     }
 
+    pub(crate) fn inner(&self) -> &Arc<RouterInner<B>> {
+        &self.0
+    }
+
+    pub(crate) fn from_inner(inner: Arc<RouterInner<B>>) -> Self {
+        Self(inner)
+    }
+
     /// The pools of one node.
     pub(crate) fn pools(&self, node: &Node) -> Option<Arc<B>> {
         let pools = self.0.pools.load();
@@ -180,6 +195,12 @@ impl<B: Backend> Router<B> {
                 }
             }
         }
+    }
+}
+
+impl<B: Backend> RouterInner<B> {
+    pub(crate) fn shared(&self) -> &Shared {
+        self.cluster.shared()
     }
 }
 
@@ -201,6 +222,8 @@ pub struct Routed<B: Backend> {
     pub(crate) router: Router<B>,
     pub(crate) session: Session,
     pub(crate) consistency: Consistency,
+    /// Its writes leave no token.
+    pub(crate) untracked: bool,
 }
 
 impl<B: Backend> Routed<B> {
@@ -222,6 +245,20 @@ impl<B: Backend> Routed<B> {
         self.consistency
     }
 
+    /// The same, for writes that no later read of the client needs to see, such as an audit row: they leave no token, and
+    /// reads of the request do not follow them to the primary.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self { untracked: true, ..self.clone() }
+    }
+
+    /// Set before a write is sent.
+    pub(crate) fn mark_wrote(&self, lease: &Lease<B>) {
+        if !self.untracked {
+            self.session.mark_wrote(self.router.written_in(lease.epoch()));
+        }
+    }
+
     /// The same with another consistency.
     #[must_use]
     pub fn with(&self, consistency: Consistency) -> Self {
@@ -231,7 +268,12 @@ impl<B: Backend> Routed<B> {
 
 impl<B: Backend> Clone for Routed<B> {
     fn clone(&self) -> Self {
-        Self { router: self.router.clone(), session: self.session.clone(), consistency: self.consistency }
+        Self {
+            router: self.router.clone(),
+            session: self.session.clone(),
+            consistency: self.consistency,
+            untracked: self.untracked,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ impl<B: Backend> Routed<B> {
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_write(&self) -> Result<Lease<B>, B::Error> {
         let lease = self.writer(self.deadline()).await?;
-        self.session.mark_wrote();
+        self.mark_wrote(&lease);
         Ok(lease.hand_out())
     }
 
@@ -82,7 +82,7 @@ impl<B: Backend> Routed<B> {
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            self.session.mark_wrote();
+            self.mark_wrote(&lease);
             let watch = self.watch(&lease);
             let span = lease.span();
             let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
@@ -142,7 +142,7 @@ impl<B: Backend> Routed<B> {
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(()) => {
                     lease.prove();
-                    self.session.mark_wrote();
+                    self.mark_wrote(&lease);
                     return Ok(lease);
                 }
                 Step::Failed(error, fault) => {
@@ -223,7 +223,7 @@ impl<B: Backend> Routed<B> {
             return Ok(Some((writer_changed::<B, E>(&lease), Some(Fault::NotPrimary))));
         }
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
-        self.session.mark_wrote();
+        self.mark_wrote(&lease);
         let outcome = watch.last_step(B::commit(&mut lease)).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {

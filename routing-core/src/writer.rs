@@ -83,7 +83,8 @@ impl<B: Backend> Routed<B> {
         let shared = self.shared();
         let topology = shared.peek();
         let state = topology.writer(now, shared.limits.writer_lease).ok().flatten()?;
-        if state.blocked.is_some() || tried.fault(state.node.id()).is_some() {
+        let below = shared.least_timeline(now).is_some_and(|least| state.timeline < Some(least));
+        if state.blocked.is_some() || tried.fault(state.node.id()).is_some() || below {
             return None;
         }
         let trial = match state.node.admission(now) {
@@ -102,6 +103,7 @@ impl<B: Backend> Routed<B> {
         match &topology.primary {
             Primary::Ambiguous(claims) => RouteError::AmbiguousPrimary(claims.clone()),
             Primary::Unknown => RouteError::NoPrimary(refusals),
+            Primary::Known { .. } if shared.least_timeline(now).is_some() => RouteError::NoPrimary(refusals),
             Primary::Known { .. } => RouteError::DeadlineExceeded {
                 access: Access::Write,
                 after: now.saturating_duration_since(began),

@@ -14,7 +14,7 @@ use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position, Timeline};
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::router::Routed;
@@ -214,6 +214,17 @@ impl Backend for FakeBackend {
 
     async fn commit(connection: &mut FakeConnection) -> Result<(), FakeError> {
         connection.statement(|_| Ok(())).await
+    }
+
+    async fn position(connection: &mut FakeConnection, _: &'static str) -> Result<Position, FakeError> {
+        connection
+            .statement(|server| {
+                let lsn = server.lsn();
+                let state = server.state();
+                let position = Position { timeline: Timeline(state.timeline), lsn };
+                if state.primary { Ok(position) } else { Err(FakeError::Statement) }
+            })
+            .await
     }
 
     async fn rollback(connection: &mut FakeConnection) -> Result<(), FakeError> {
