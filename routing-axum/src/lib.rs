@@ -25,6 +25,7 @@
 //!
 //! - **layer**: [`RoutingLayer`] gives each request its session, and its response the debug headers.
 //! - **extract**ors: [`ReadDb`] and [`WriteDb`] take no connection; the handle does when a statement runs.
+//! - **token**: what a client has written comes in and goes out with `db_session` and `x-db-session`.
 //! - **consistency**: how much a route's reads may miss.
 //! - **rejection**: [`Unavailable`] and [`MissingLayer`], the answers to requests that got no connection. A **throttle**
 //!   keeps the log readable meanwhile.
@@ -39,6 +40,7 @@ mod layer;
 mod operations;
 mod rejection;
 mod throttle;
+mod token;
 
 pub use consistency::{ConsistencyLayer, ConsistencyService, consistency};
 pub use exposition::node_gauges;

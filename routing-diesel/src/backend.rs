@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, Backend, ConfigError, DatabaseUrl, Fault, Node, PoolStatus, Routed, RouterConfig, Usage,
+    Access, Backend, ConfigError, DatabaseUrl, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
 };
 use tokio::time::Instant;
 use tokio_postgres::Config;
@@ -13,6 +13,7 @@ use crate::begin;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::pool::{DieselConnector, Pool};
+use crate::position;
 use crate::prober::DieselProber;
 use crate::read::ReadHandle;
 use crate::transaction;
@@ -107,6 +108,10 @@ impl Backend for Diesel {
 
     async fn rollback(connection: &mut Connection) -> Result<(), Error> {
         Ok(transaction::rollback(connection).await?)
+    }
+
+    async fn position(connection: &mut Connection, sql: &'static str) -> Result<Position, Error> {
+        Ok(position::position(connection, sql).await?)
     }
 
     fn read(routed: Routed<Self>) -> ReadHandle {

@@ -19,6 +19,7 @@ mod connection;
 mod error;
 mod fault;
 mod pool;
+mod position;
 mod primary;
 mod prober;
 mod read;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use routing_core::probe::Prober;
-use routing_core::{Access, Backend, ConfigError, Fault, Node, PoolStatus, Routed, RouterConfig, Usage};
+use routing_core::{
+    Access, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
+};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::pool::{Pool, SqlxConnector};
+use crate::position;
 use crate::prober::SeaOrmProber;
 use crate::read::ReadHandle;
 use crate::write::WriteHandle;
@@ -109,6 +112,10 @@ impl Backend for SeaOrm {
 
     async fn rollback(connection: &mut Connection) -> Result<(), Error> {
         Ok(connection.finish("ROLLBACK").await?)
+    }
+
+    async fn position(connection: &mut Connection, sql: &'static str) -> Result<Position, Error> {
+        Ok(position::position(connection, sql).await?)
     }
 
     fn read(routed: Routed<Self>) -> ReadHandle {

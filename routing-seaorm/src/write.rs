@@ -26,6 +26,12 @@ impl WriteHandle {
         Self(routed)
     }
 
+    /// The same for writes that the client needs not see in its next reads, such as an audit row: they leave no token.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self(self.0.untracked())
+    }
+
     /// What it routes by.
     #[must_use]
     pub fn routed(&self) -> &Routed<SeaOrm> {

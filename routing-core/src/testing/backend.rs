@@ -33,6 +33,7 @@ pub struct FakeBackend {
 #[derive(Debug)]
 pub struct FakeConnection {
     server: Arc<FakeServer>,
+    life: u32,
     access: Access,
     busy: AtomicBool,
     lost: AtomicBool,
@@ -105,7 +106,7 @@ impl FakeConnection {
             answered = run => answered,
         };
         self.busy.store(false, SeqCst);
-        if !answered {
+        if !answered || self.life != self.server.life() {
             self.lost.store(true, SeqCst);
             return Err(FakeError::Fault(Fault::Unreachable));
         }
@@ -184,7 +185,8 @@ impl Backend for FakeBackend {
         }
         self.server.connections.fetch_add(1, SeqCst);
         let (busy, lost) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(FakeConnection { server: self.server.clone(), access, busy, lost, _permit: permit })
+        let life = self.server.life();
+        Ok(FakeConnection { server: self.server.clone(), life, access, busy, lost, _permit: permit })
     }
 
     fn classify(error: &FakeError, _: Access) -> Option<Fault> {

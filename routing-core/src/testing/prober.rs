@@ -20,7 +20,8 @@ impl Prober for FakeCluster {
         Box::pin(async move {
             let server = self.find(&node.name).ok_or_else(|| broken("there is no such server"))?.clone();
             if server.answers().await {
-                Ok(Box::new(FakeProbe { server }) as Box<dyn ProbeConnection>)
+                let life = server.life();
+                Ok(Box::new(FakeProbe { server, life }) as Box<dyn ProbeConnection>)
             } else {
                 Err(broken("connection refused"))
             }
@@ -34,6 +35,7 @@ fn broken(message: &str) -> ProbeError {
 
 struct FakeProbe {
     server: Arc<FakeServer>,
+    life: u32,
 }
 
 impl ProbeConnection for FakeProbe {
@@ -46,9 +48,13 @@ impl ProbeConnection for FakeProbe {
                     message: "password authentication failed".to_owned(),
                 });
             }
-            if self.server.reach() == Reach::Refused || !self.server.answers().await {
+            if self.life != self.server.life()
+                || self.server.reach() == Reach::Refused
+                || !self.server.answers().await
+            {
                 return Err(broken("connection reset"));
             }
+            self.server.probes.fetch_add(1, SeqCst);
             let state = self.server.state().clone();
             let some = |value: String| Some(value);
             if sql == IDENTITY_SQL {

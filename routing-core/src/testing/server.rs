@@ -28,7 +28,9 @@ pub(super) type Log = Arc<Mutex<Vec<(Instant, u32, Lsn)>>>;
 pub struct FakeServer {
     name: String,
     number: u16,
-    started: Instant,
+    started: Mutex<Instant>,
+    /// Rises with each crash: connections of the time before are dead.
+    life: AtomicU32,
     state: Mutex<State>,
     reach: watch::Sender<Reach>,
     /// The log that it wrote while it was a primary, shared by all: when which position was written.
@@ -36,6 +38,7 @@ pub struct FakeServer {
     pub(super) connections: AtomicU32,
     pub(super) executing: AtomicU32,
     pub(super) statements: AtomicU32,
+    pub(super) probes: AtomicU32,
     pub(super) refusals_left: AtomicU32,
     pub(super) rejects_probes: AtomicBool,
     pub(super) panics: AtomicBool,
@@ -78,13 +81,15 @@ impl FakeServer {
         Self {
             name: format!("pg{number}"),
             number,
-            started: Instant::now(),
+            started: Mutex::new(Instant::now()),
+            life: AtomicU32::new(0),
             state: Mutex::new(state),
             reach: watch::Sender::new(Reach::Up),
             log,
             connections: AtomicU32::new(0),
             executing: AtomicU32::new(0),
             statements: AtomicU32::new(0),
+            probes: AtomicU32::new(0),
             refusals_left: AtomicU32::new(0),
             rejects_probes: AtomicBool::new(false),
             panics: AtomicBool::new(false),
@@ -109,7 +114,19 @@ impl FakeServer {
 
     /// Its pools are taken to have been filled when it started.
     pub(super) fn started(&self) -> Instant {
-        self.started
+        *lock(&self.started)
+    }
+
+    pub(super) fn life(&self) -> u32 {
+        self.life.load(SeqCst)
+    }
+
+    /// One of its processes crashes: all connections break, and it comes back at once with its replay stopped at `lsn`,
+    /// behind what it had shown, as was measured.
+    pub fn crash_back_to(&self, lsn: Lsn) {
+        *lock(&self.started) = Instant::now();
+        self.life.fetch_add(1, SeqCst);
+        self.state().paused_at = Some(lsn);
     }
 
     pub(super) fn number(&self) -> u16 {
@@ -120,6 +137,12 @@ impl FakeServer {
     #[must_use]
     pub fn statements(&self) -> u32 {
         self.statements.load(SeqCst)
+    }
+
+    /// Probes that it has answered.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.probes.load(SeqCst)
     }
 
     /// Changes how it answers.

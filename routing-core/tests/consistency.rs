@@ -1,0 +1,354 @@
+//! What a read may miss: tokens, waiting, and reads of one request, on servers in memory and tokio's paused clock.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach};
+use routing_core::{
+    Consistency, Lease, Lsn, Mark, Reason, RouteError, Routed, Router, RouterConfig, Session, SessionToken,
+    SystemId, Timeline, UnixMillis,
+};
+use tokio::time::{Instant, sleep};
+
+const KEYS: &str = "the-key-of-all-processes-of-this-application";
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Two processes of one application on the same servers.
+struct Scene {
+    servers: FakeCluster,
+    one: Router<FakeBackend>,
+    two: Router<FakeBackend>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl Fn(&mut RouterConfig)) -> Self {
+        let servers = FakeCluster::new(2);
+        let process = async || {
+            let mut config = servers.config();
+            config.token_keys = Some(KEYS.parse().unwrap());
+            change(&mut config);
+            let router = Router::<FakeBackend>::start(config, servers.clone()).unwrap();
+            assert!(router.cluster().settled(Duration::from_secs(5)).await);
+            router
+        };
+        let (one, two) = (process().await, process().await);
+        Self { servers, one, two }
+    }
+
+    fn lag(&self, lag: Duration) {
+        for replica in ["pg2", "pg3"] {
+            self.servers.server(replica).set_apply_lag(lag);
+        }
+    }
+
+    /// One write by the first process; its position and the token that the client gets.
+    async fn write(&self) -> (Lsn, String) {
+        let session = Session::new();
+        let lsn = write(&self.one.routed(session.clone(), Consistency::Session)).await.unwrap();
+        (lsn, session.signed_token().await.unwrap())
+    }
+
+    /// A request of the client to the second process.
+    fn request(&self, token: &str) -> Routed<FakeBackend> {
+        self.request_with(token, Consistency::Session)
+    }
+
+    fn request_with(&self, token: &str, consistency: Consistency) -> Routed<FakeBackend> {
+        let session = Session::new();
+        session.present(token);
+        self.two.routed(session, consistency)
+    }
+
+    /// A token of our making, as if another process had issued it.
+    fn token(&self, timeline: u32, mark: Mark) -> String {
+        let token = SessionToken {
+            system_id: SystemId(7),
+            timeline: Timeline(timeline),
+            mark,
+            issued_at: UnixMillis::now(),
+        };
+        token.encode(&KEYS.parse().unwrap())
+    }
+}
+
+async fn write(request: &Routed<FakeBackend>) -> Result<Lsn, FakeError> {
+    request
+        .run_statement(async |lease: &mut Lease<FakeBackend>| Ok::<_, FakeError>(lease.write().await?))
+        .await
+}
+
+/// A read: who served it, why, and the position that it saw.
+async fn read(request: &Routed<FakeBackend>) -> Result<(String, Reason, Lsn), FakeError> {
+    request
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            let seen = lease.query().await?;
+            let decision = lease.decision();
+            Ok::<_, FakeError>((decision.node.to_string(), decision.reason, seen))
+        })
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_reads_its_write_on_another_process_from_a_replica_that_catches_up_in_time() {
+    let scene = Scene::new().await;
+    scene.lag(ms(5));
+    let mut reasons = Vec::new();
+    for _ in 0..100 {
+        let (written, token) = scene.write().await;
+        let began = Instant::now();
+        let (node, reason, seen) = read(&scene.request(&token)).await.unwrap();
+        assert!(seen >= written, "{node} served {seen} after a write at {written}");
+        assert!(began.elapsed() <= ms(30 + 2), "{:?}", began.elapsed());
+        reasons.push(reason);
+    }
+    let waited = reasons.iter().filter(|reason| **reason == Reason::WaitedForReplay).count();
+    assert!(waited >= 95, "{reasons:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_every_replica_lags_too_far_the_primary_serves_the_session_after_a_bounded_wait() {
+    let scene = Scene::new().await;
+    scene.lag(ms(200));
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let (written, token) = scene.write().await;
+        let began = Instant::now();
+        let (node, reason, seen) = read(&scene.request(&token)).await.unwrap();
+        assert_eq!((node.as_str(), reason), ("pg1", Reason::FallbackBehindToken));
+        assert!(seen >= written);
+        slowest = slowest.max(began.elapsed());
+        // A client without a token does not pay for it.
+        assert_ne!(read(&scene.two.routed(Session::new(), Consistency::Session)).await.unwrap().0, "pg1");
+        sleep(ms(70)).await;
+    }
+    assert!(slowest <= ms(30 + 2), "{slowest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_probe_of_each_replica_answers_all_who_wait() {
+    let scene = Scene::new().await;
+    scene.lag(ms(5));
+    let (written, token) = scene.write().await;
+    let probes = || scene.servers.servers().iter().map(|server| server.probes()).sum::<u32>();
+    let before = probes();
+    let requests: Vec<_> = (0..500).map(|_| scene.request(&token)).collect();
+    for served in join_all(requests.iter().map(read)).await {
+        assert!(served.unwrap().2 >= written);
+    }
+    assert!(probes() - before <= 12, "{} probes", probes() - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_a_token_ahead_of_every_replica_are_capped_on_the_primary() {
+    let scene = Scene::with(|config| config.fallback_behind_token = Some(4)).await;
+    scene.lag(ms(60_000));
+    sleep(ms(1_000)).await;
+    let (_, token) = scene.write().await;
+    // Everybody knows by now that waiting is of no use.
+    sleep(ms(300)).await;
+    scene.servers.server("pg1").set_latency(ms(100));
+    let requests: Vec<_> = (0..20).map(|_| scene.request(&token)).collect();
+    let served = join_all(requests.iter().map(read)).await;
+    let (served, shed): (Vec<_>, Vec<_>) = served.into_iter().partition(Result::is_ok);
+    assert_eq!(served.len(), 4);
+    for refused in shed {
+        let FakeError::Route(RouteError::Overloaded { cap: 4, refusals }) = refused.unwrap_err() else {
+            panic!("shed for another reason");
+        };
+        assert!(refusals.to_string().contains("pg2: behind token by 10 bytes"), "{refusals}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_counts_at_every_level_but_eventual_and_strong_needs_none() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let (written, token) = scene.write().await;
+    let bounded = Consistency::BoundedStaleness(Duration::from_secs(4));
+    for (consistency, sees) in [
+        (Consistency::Session, true),
+        (bounded, true),
+        (Consistency::Strong, true),
+        (Consistency::Eventual, false),
+    ] {
+        let (node, _, seen) = read(&scene.request_with(&token, consistency)).await.unwrap();
+        assert_eq!(seen >= written, sees, "{consistency}: {node}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_token_of_ours_changes_nothing() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let (_, token) = scene.write().await;
+    let foreign = SessionToken {
+        system_id: SystemId(8),
+        timeline: Timeline(9),
+        mark: Mark::Position(Lsn::from(u64::MAX)),
+        issued_at: UnixMillis::now(),
+    };
+    let keys = KEYS.parse().unwrap();
+    let other_keys = "some-key-that-nobody-here-has-ever-used-before".parse().unwrap();
+    for text in [
+        foreign.encode(&keys),
+        SessionToken { system_id: SystemId(7), ..foreign }.encode(&other_keys),
+        SessionToken { system_id: SystemId(7), issued_at: UnixMillis(1), ..foreign }.encode(&keys),
+        token[..token.len() - 1].to_owned(),
+        "x".repeat(10_000),
+        String::new(),
+        "\u{1f980}".to_owned(),
+    ] {
+        let (node, reason, _) = read(&scene.request(&text)).await.unwrap();
+        assert!(node != "pg1" && reason == Reason::LeastInFlight, "{text}: {node} {reason}");
+    }
+    assert_eq!(write(&scene.request(&foreign.encode(&keys))).await.unwrap(), Lsn::from(1_020));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_tokens_the_strictest_counts_and_of_more_than_four_the_first() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let (_, old) = scene.write().await;
+    sleep(ms(1_500)).await;
+    let (newest, new) = scene.write().await;
+    for order in [[&old, &new], [&new, &old]] {
+        let request = scene.request(order[0]);
+        request.session().present(order[1].as_str());
+        assert!(read(&request).await.unwrap().2 >= newest);
+    }
+    let request = scene.request(&old);
+    for _ in 0..3 {
+        request.session().present(old.as_str());
+    }
+    request.session().present(new.as_str());
+    assert_ne!(read(&request).await.unwrap().0, "pg1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_wrote_reads_from_the_primary_unless_its_write_needs_no_token() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let request = scene.one.routed(Session::new(), Consistency::Session);
+    write(&request.untracked()).await.unwrap();
+    assert!(!request.session().wrote());
+    assert_eq!(request.session().signed_token().await, None);
+    assert_ne!(read(&request).await.unwrap().0, "pg1");
+
+    let request = scene.one.routed(Session::new(), Consistency::Session);
+    let written = write(&request).await.unwrap();
+    let (node, reason, seen) = read(&request).await.unwrap();
+    assert_eq!((node.as_str(), reason), ("pg1", Reason::PinnedBySession));
+    assert!(seen >= written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_position_the_client_is_pinned_to_the_primary() {
+    let scene = Scene::new().await;
+    let session = Session::new();
+    write(&scene.one.routed(session.clone(), Consistency::Session)).await.unwrap();
+    scene.servers.server("pg1").set_reach(Reach::Frozen);
+    let began = Instant::now();
+    let token = session.signed_token().await.unwrap();
+    assert!(began.elapsed() <= ms(1_100), "the response waits {:?}", began.elapsed());
+    scene.servers.server("pg1").set_reach(Reach::Up);
+    sleep(ms(2_000)).await;
+    let (node, reason, _) = read(&scene.request(&token)).await.unwrap();
+    assert_eq!((node.as_str(), reason), ("pg1", Reason::PinnedBySession));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failover_a_token_of_the_time_before_goes_to_the_primary_and_never_hangs() {
+    let scene = Scene::new().await;
+    // A write that no replica ever gets.
+    scene.lag(ms(60_000));
+    let (_, lost) = scene.write().await;
+    scene.servers.server("pg1").set_reach(Reach::Refused);
+    scene.lag(ms(0));
+    scene.servers.promote("pg2");
+    scene.servers.follow("pg3", "pg2");
+    assert!(scene.two.cluster().settled(Duration::from_secs(5)).await);
+    sleep(ms(1_000)).await;
+    let began = Instant::now();
+    let (node, reason, _) = read(&scene.request(&lost)).await.unwrap();
+    assert_eq!((node.as_str(), reason), ("pg2", Reason::PinnedBySession));
+    assert!(began.elapsed() <= ms(50), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_timeline_that_is_not_known_yet_holds_back_reads_and_writes_until_it_is() {
+    let scene = Scene::with(|config| config.write_wait = ms(400)).await;
+    let token = scene.token(2, Mark::Position(Lsn::from(1_000)));
+    let request = scene.request(&token);
+    let reading = tokio::spawn(async move { read(&request).await });
+    sleep(ms(100)).await;
+    // pg1 still is what this process takes for the primary, and must not get anything.
+    let refused = write(&scene.two.routed(Session::new(), Consistency::Session)).await.unwrap_err();
+    assert!(matches!(refused, FakeError::Route(RouteError::NoPrimary(_))), "{refused}");
+    assert!(!reading.is_finished());
+    scene.servers.follow("pg1", "pg2");
+    scene.servers.promote_onto("pg2", 2);
+    scene.servers.follow("pg3", "pg2");
+    scene.servers.follow("pg1", "pg2");
+    let (node, _, _) = reading.await.unwrap().unwrap();
+    assert_ne!(node, "pg1");
+    write(&scene.two.routed(Session::new(), Consistency::Session)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_replacement_of_a_lost_node_is_never_behind_it() {
+    for (lag_of_the_other, expected) in [(0, "a replica"), (10_000, "the primary")] {
+        let scene = Scene::new().await;
+        let request = scene.two.routed(Session::new(), Consistency::Eventual);
+        write(&scene.one.routed(Session::new(), Consistency::Session)).await.unwrap();
+        sleep(ms(300)).await;
+        let (first, _, seen) = read(&request).await.unwrap();
+        let other = if first == "pg2" { "pg3" } else { "pg2" };
+        scene.servers.server(other).set_apply_lag(ms(lag_of_the_other));
+        // The first one shows more than the other has when it goes.
+        let newest = write(&scene.one.routed(Session::new(), Consistency::Session)).await.unwrap();
+        let (again, _, seen_then) = read(&request).await.unwrap();
+        assert_eq!((again, seen_then), (first.clone(), newest));
+        assert!(seen_then > seen);
+        scene.servers.server(&first).set_reach(Reach::Refused);
+        let (replacement, _, seen_last) = read(&request).await.unwrap();
+        assert!(seen_last >= seen_then, "{replacement} went back from {seen_then} to {seen_last}");
+        assert_eq!(replacement == "pg1", expected == "the primary", "{replacement}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_goes_on_from_what_its_request_has_written() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let session = Session::new();
+    let written = write(&scene.one.routed(session.clone(), Consistency::Session)).await.unwrap();
+    let token = session.token().await.unwrap();
+    let job = Session::new();
+    job.observe(token);
+    assert_eq!(job.token().await, Some(token));
+    assert!(read(&scene.two.routed(job, Consistency::Session)).await.unwrap().2 >= written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_probe_was_lost_has_no_position_until_it_is_asked_again() {
+    let scene = Scene::new().await;
+    let (written, token) = scene.write().await;
+    sleep(ms(500)).await;
+    assert_ne!(read(&scene.request(&token)).await.unwrap().0, "pg1");
+    // Both crash, and come back behind what they had shown, while this process has not looked yet.
+    for replica in ["pg2", "pg3"] {
+        scene.servers.server(replica).crash_back_to(Lsn::from(1_000));
+    }
+    for _ in 0..20 {
+        let (node, _, seen) = read(&scene.request(&token)).await.unwrap();
+        assert!(seen >= written, "{node} served {seen}");
+    }
+}
