@@ -6,17 +6,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
-use crate::choose::{self, Chosen};
-use crate::decision::{Access, Reason};
-use crate::demand::{self, Demand, Floor};
+use crate::choose;
+use crate::decision::Access;
+use crate::demand::Demand;
 use crate::error::RouteError;
 use crate::fault::Fault;
-use crate::lease::{Cap, Lease, Ticket};
+use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, SessionRead};
+use crate::refuse;
 use crate::router::Routed;
-use crate::session::Reader;
-use crate::token::UnixMillis;
-use crate::topology::Topology;
+use crate::selection::Choice;
 use crate::tried::Tried;
 
 /// What one call has been through.
@@ -34,18 +33,6 @@ pub(crate) struct Attempts {
     pub(crate) rounds: u32,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
-}
-
-/// What the choice came to.
-enum Choice {
-    Take(Ticket),
-    /// The primary runs as many fallback reads of this kind as it may.
-    Full(Reason),
-    /// A replica may have replayed enough in a moment.
-    Behind,
-    Nothing,
-    /// Someone was faster; the next choice knows.
-    Again,
 }
 
 impl<B: Backend> Routed<B> {
@@ -126,13 +113,13 @@ impl<B: Backend> Routed<B> {
                 let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
-                    if !writer.is_some_and(|writer| writer.node.id() == id) {
+                    if writer.is_none_or(|writer| writer.node.id() != id) {
                         return Err(None);
                     }
                     metrics::served_staleness(Duration::ZERO);
                     return Ok(());
                 }
-                if self.session.serves(id) && self.session.served_at().is_some_and(|last| opened > last) {
+                if self.session.serves(id) && self.session.served_at().is_some_and(|last| opened >= last) {
                     // The server may have crashed since it served this request, and have come back behind that.
                     self.session.lose_node(now);
                     return Err(None);
@@ -185,106 +172,6 @@ impl<B: Backend> Routed<B> {
         Err(fault)
     }
 
-    /// What this read demands now: the cluster may have changed since the last look.
-    fn demand(&self, attempts: &Attempts, now: Instant) -> Demand {
-        let shared = self.shared();
-        let topology = shared.peek();
-        let wall = UnixMillis::now();
-        let reader = Reader {
-            keys: &shared.keys,
-            lifetime: shared.config.token_lifetime,
-            system_id: topology.lineage.system_id,
-            wall,
-        };
-        let mut memory = self.session.memory(&reader);
-        let mut found = demand::demand(self.consistency, &memory, &topology, wall);
-        let tried = &attempts.tried;
-        if self.session.kept_node().is_some()
-            && found.primary.is_none()
-            && !attempts.primary_only
-            && !choose::keeps(&topology, found, &self.session, tried, shared.limits, now)
-        {
-            self.session.lose_node(now);
-            memory = self.session.memory(&reader);
-        }
-        if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
-            && let Some(position) = demand::settle(floor, &topology)
-        {
-            self.session.settle_floor(asked, position);
-            memory = self.session.memory(&reader);
-        }
-        found = demand::demand(self.consistency, &memory, &topology, wall);
-        if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
-            shared.hear(timeline, now);
-        }
-        found
-    }
-
-    fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
-        let shared = self.shared();
-        let topology = shared.peek();
-        let (demand, limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
-        let mut behind = false;
-        if !attempts.primary_only && demand.primary.is_none() {
-            let balance = &*shared.balance;
-            let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
-            if let Some(mut chosen) = replica {
-                if attempts.waited && chosen.reason != Reason::SameRequest {
-                    chosen.reason = Reason::WaitedForReplay;
-                }
-                return take(&chosen, &topology, None);
-            }
-            if demand.needs_position() {
-                let patience = shared.config.session_wait;
-                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
-                behind = !replicas.is_empty();
-                if behind && (near || demand.ask.is_some()) && now < attempts.began + patience {
-                    return Choice::Behind;
-                }
-            }
-        }
-        // A busy replica is not a lost one: the primary is spared.
-        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(&topology) {
-            return Choice::Nothing;
-        }
-        let reason = match demand.primary {
-            Some(reason) => reason,
-            None if attempts.primary_only => Reason::MovedToPrimary,
-            None if behind => Reason::FallbackBehindToken,
-            None => Reason::FallbackNoReplica,
-        };
-        let Some(chosen) = choose::primary(&topology, demand, tried, limits, reason, now) else {
-            return Choice::Nothing;
-        };
-        // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
-        // client brings along is limited as a fallback is: after a failover every token of the time before does.
-        let own = match reason {
-            Reason::Strong | Reason::SameRequest => true,
-            Reason::PinnedBySession => !demand.token,
-            _ => false,
-        };
-        if own || topology.nodes.len() == 1 {
-            return take(&chosen, &topology, None);
-        }
-        match self.cap(reason).take() {
-            Some(permit) => {
-                let choice = take(&chosen, &topology, Some(permit));
-                if matches!(choice, Choice::Take(_)) {
-                    metrics::fallback(reason);
-                }
-                choice
-            }
-            None => Choice::Full(reason),
-        }
-    }
-
-    fn cap(&self, reason: Reason) -> &std::sync::Arc<Cap> {
-        match reason {
-            Reason::FallbackBehindToken | Reason::PinnedBySession => &self.shared().behind_token,
-            _ => &self.shared().fallback,
-        }
-    }
-
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
     async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
@@ -333,7 +220,7 @@ impl<B: Backend> Routed<B> {
 
     fn refusals(&self, attempts: &Attempts, now: Instant) -> crate::Refusals {
         let shared = self.shared();
-        choose::read_refusals(&shared.peek(), attempts.demand, &attempts.tried, shared.limits, now)
+        refuse::read_refusals(&shared.peek(), attempts.demand, &attempts.tried, shared.limits, now)
     }
 
     fn none_left(&self, attempts: &Attempts, now: Instant) -> RouteError {
@@ -352,14 +239,4 @@ impl<B: Backend> Routed<B> {
             refusals: self.refusals(attempts, now),
         }
     }
-}
-
-/// Takes the place on the chosen node; again when another request has just taken its half-open slot.
-fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<crate::lease::CapPermit>) -> Choice {
-    let node = &chosen.state.node;
-    if chosen.trial && !node.take_trial() {
-        return Choice::Again;
-    }
-    let decision = (chosen.state.role, Access::Read, chosen.reason);
-    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
 }

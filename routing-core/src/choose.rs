@@ -3,7 +3,6 @@
 //! Pure: a picture of the cluster, a demand and the time in, a choice out. It takes no lock and, up to 32 nodes,
 //! allocates nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::{Balance, Candidate};
 use crate::config::RouterConfig;
-use crate::decision::{Reason, Refusal, Refusals};
+use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
 use crate::session::Session;
@@ -210,7 +209,7 @@ pub(crate) fn still_meets(
 }
 
 /// Why a node cannot serve as a replica, whatever the demand.
-fn unserving(
+pub(crate) fn unserving(
     topology: &Topology,
     state: &NodeState,
     index: usize,
@@ -236,7 +235,7 @@ fn unserving(
 }
 
 /// Why a replica is not fresh enough for the demand at `now`.
-fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
+pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
     if demand.primary.is_some() {
         return Some(Refusal::IsReplica);
     }
@@ -268,64 +267,4 @@ fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
         }
         _ => Some(Refusal::BehindToken { bytes: None }),
     }
-}
-
-/// Why each node refused a read: made when none is left.
-pub(crate) fn read_refusals(
-    topology: &Topology,
-    demand: Demand,
-    tried: &Tried,
-    limits: Limits,
-    now: Instant,
-) -> Refusals {
-    let refusal = |index: usize, state: &NodeState| match unserving(topology, state, index, tried, now) {
-        // Why its breaker is open says more than that it is.
-        Some(Refusal::BreakerOpen(left)) => {
-            tried.last_fault(state.node.id()).map_or(Refusal::BreakerOpen(left), Refusal::Tried)
-        }
-        Some(Refusal::IsPrimary) => match demand.timeline {
-            Some(timeline) if state.timeline < Some(timeline) => Refusal::BelowToken { timeline },
-            _ => primary_refusal(topology, state, tried, limits, now),
-        },
-        Some(refusal) => refusal,
-        None => unfresh(state, demand, limits, now).unwrap_or(Refusal::NotReached),
-    };
-    collect(topology, refusal)
-}
-
-fn primary_refusal(
-    topology: &Topology,
-    state: &NodeState,
-    tried: &Tried,
-    limits: Limits,
-    now: Instant,
-) -> Refusal {
-    if let Err(age) = topology.writer(now, limits.writer_lease) {
-        return Refusal::LeaseOver(age);
-    }
-    match (tried.last_fault(state.node.id()), state.node.admission(now)) {
-        (Some(fault), _) => Refusal::Tried(fault),
-        (None, Admission::Refused(left)) => Refusal::BreakerOpen(left),
-        (None, _) if state.node.is_draining() => Refusal::Draining,
-        (None, _) => Refusal::IsPrimary,
-    }
-}
-
-/// Why each node refused a write.
-pub(crate) fn write_refusals(topology: &Topology, tried: &Tried, limits: Limits, now: Instant) -> Refusals {
-    let refusal = |index: usize, state: &NodeState| match &state.blocked {
-        Some(refusal) => refusal.clone(),
-        None if matches!(topology.primary, Primary::Known { index: primary, .. } if primary == index) => {
-            primary_refusal(topology, state, tried, limits, now)
-        }
-        None => Refusal::IsReplica,
-    };
-    collect(topology, refusal)
-}
-
-fn collect(topology: &Topology, refusal: impl Fn(usize, &NodeState) -> Refusal) -> Refusals {
-    let nodes = topology.nodes.iter().enumerate();
-    Refusals(
-        nodes.map(|(index, state)| (Arc::clone(state.node.shared_name()), refusal(index, state))).collect(),
-    )
 }

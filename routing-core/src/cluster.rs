@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, LeastInFlight};
-use crate::choose::{Limits, write_refusals};
+use crate::choose::Limits;
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Refusals;
 use crate::key::TokenKeys;
@@ -17,6 +17,7 @@ use crate::lease::Cap;
 use crate::lsn::Timeline;
 use crate::node::Node;
 use crate::probe::Prober;
+use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
 use crate::topology::Topology;
 use crate::tried::Tried;

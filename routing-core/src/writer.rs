@@ -3,7 +3,6 @@
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
-use crate::choose;
 use crate::cluster::Shared;
 use crate::decision::{Access, Reason};
 use crate::error::RouteError;
@@ -12,6 +11,7 @@ use crate::gate::Admission;
 use crate::lease::{CapPermit, Lease, Ticket};
 use crate::metrics;
 use crate::node::NodeId;
+use crate::refuse;
 use crate::router::Routed;
 use crate::topology::Primary;
 use crate::tried::Tried;
@@ -99,7 +99,7 @@ impl<B: Backend> Routed<B> {
     fn no_writer(&self, tried: &Tried, began: Instant, now: Instant) -> RouteError {
         let shared = self.shared();
         let topology = shared.peek();
-        let refusals = choose::write_refusals(&topology, tried, shared.limits, now);
+        let refusals = refuse::write_refusals(&topology, tried, shared.limits, now);
         match &topology.primary {
             Primary::Ambiguous(claims) => RouteError::AmbiguousPrimary(claims.clone()),
             Primary::Unknown => RouteError::NoPrimary(refusals),

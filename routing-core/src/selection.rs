@@ -1,0 +1,141 @@
+//! The choice for one read: what it demands now, and who serves it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::acquire::Attempts;
+use crate::backend::Backend;
+use crate::choose::{self, Chosen};
+use crate::decision::{Access, Reason};
+use crate::demand::{self, Demand, Floor};
+use crate::lease::{Cap, CapPermit, Ticket};
+use crate::metrics;
+use crate::router::Routed;
+use crate::session::Reader;
+use crate::token::UnixMillis;
+use crate::topology::Topology;
+
+/// What the choice came to.
+pub(crate) enum Choice {
+    Take(Ticket),
+    /// The primary runs as many fallback reads of this kind as it may.
+    Full(Reason),
+    /// A replica may have replayed enough in a moment.
+    Behind,
+    Nothing,
+    /// Someone was faster; the next choice knows.
+    Again,
+}
+
+impl<B: Backend> Routed<B> {
+    /// What this read demands now: the cluster may have changed since the last look.
+    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> Demand {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let wall = UnixMillis::now();
+        let reader = Reader {
+            keys: &shared.keys,
+            lifetime: shared.config.token_lifetime,
+            system_id: topology.lineage.system_id,
+            wall,
+        };
+        let mut memory = self.session.memory(&reader);
+        let mut found = demand::demand(self.consistency, &memory, &topology, wall);
+        let tried = &attempts.tried;
+        if self.session.kept_node().is_some()
+            && found.primary.is_none()
+            && !attempts.primary_only
+            && !choose::keeps(&topology, found, &self.session, tried, shared.limits, now)
+        {
+            self.session.lose_node(now);
+            memory = self.session.memory(&reader);
+        }
+        if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
+            && let Some(position) = demand::settle(floor, &topology)
+        {
+            self.session.settle_floor(asked, position);
+            memory = self.session.memory(&reader);
+        }
+        found = demand::demand(self.consistency, &memory, &topology, wall);
+        if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
+            shared.hear(timeline, now);
+        }
+        found
+    }
+
+    pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let (demand, limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        let mut behind = false;
+        if !attempts.primary_only && demand.primary.is_none() {
+            let balance = &*shared.balance;
+            let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
+            if let Some(mut chosen) = replica {
+                if attempts.waited && chosen.reason != Reason::SameRequest {
+                    chosen.reason = Reason::WaitedForReplay;
+                }
+                return take(&chosen, &topology, None);
+            }
+            if demand.needs_position() {
+                let patience = shared.config.session_wait;
+                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                behind = !replicas.is_empty();
+                if behind && (near || demand.ask.is_some()) && now < attempts.began + patience {
+                    return Choice::Behind;
+                }
+            }
+        }
+        // A busy replica is not a lost one: the primary is spared.
+        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(&topology) {
+            return Choice::Nothing;
+        }
+        let reason = match demand.primary {
+            Some(reason) => reason,
+            None if attempts.primary_only => Reason::MovedToPrimary,
+            None if behind => Reason::FallbackBehindToken,
+            None => Reason::FallbackNoReplica,
+        };
+        let Some(chosen) = choose::primary(&topology, demand, tried, limits, reason, now) else {
+            return Choice::Nothing;
+        };
+        // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
+        // client brings along is limited as a fallback is: after a failover every token of the time before does.
+        let own = match reason {
+            Reason::Strong | Reason::SameRequest => true,
+            Reason::PinnedBySession => !demand.token,
+            _ => false,
+        };
+        if own || topology.nodes.len() == 1 {
+            return take(&chosen, &topology, None);
+        }
+        match self.cap(reason).take() {
+            Some(permit) => {
+                let choice = take(&chosen, &topology, Some(permit));
+                if matches!(choice, Choice::Take(_)) {
+                    metrics::fallback(reason);
+                }
+                choice
+            }
+            None => Choice::Full(reason),
+        }
+    }
+
+    pub(crate) fn cap(&self, reason: Reason) -> &Arc<Cap> {
+        match reason {
+            Reason::FallbackBehindToken | Reason::PinnedBySession => &self.shared().behind_token,
+            _ => &self.shared().fallback,
+        }
+    }
+}
+
+/// Takes the place on the chosen node; again when another request has just taken its half-open slot.
+fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>) -> Choice {
+    let node = &chosen.state.node;
+    if chosen.trial && !node.take_trial() {
+        return Choice::Again;
+    }
+    let decision = (chosen.state.role, Access::Read, chosen.reason);
+    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
+}
