@@ -38,6 +38,7 @@ pub(crate) fn app<B: Backend>(
         .merge(Operations::new(router.clone()).metrics(render).into_routes())
         .fallback(async || AppError::NotFound("there is no such route"))
         .method_not_allowed_fallback(async || AppError::MethodNotAllowed)
-        .layer(RoutingLayer::new().debug_headers(true))
+        // It is served without TLS, so a cookie for HTTPS alone would be lost.
+        .layer(RoutingLayer::new().debug_headers(true).secure_cookie(false))
         .with_state(router)
 }

@@ -4,3 +4,4 @@
 mod operations;
 mod requests;
 mod support;
+mod tokens;
