@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use routing_core::{Backend, Consistency, Routed, Router, Session};
+use routing_core::{AutomaticBackend, Backend, Consistency, Routed, Router, Session};
 
 use crate::consistency::RouteConsistency;
 use crate::rejection::MissingLayer;
@@ -35,6 +35,13 @@ pub struct ReadDb<B: Backend>(pub B::Read);
 /// # Errors
 /// [`MissingLayer`] as the rejection.
 pub struct WriteDb<B: Backend>(pub B::Write);
+
+/// A handle for both, which tells reads from writes by their text; for backends that can. As lazy as [`ReadDb`], with the
+/// same demands on the state.
+///
+/// # Errors
+/// [`MissingLayer`] as the rejection.
+pub struct Db<B: AutomaticBackend>(pub B::Automatic);
 
 /// A state that holds the router of `B`. Implemented for every state that `Router<B>: FromRef<State>` holds for; it
 /// exists for the compiler's message.
@@ -140,6 +147,47 @@ impl<B: Backend<Write: Clone>> Clone for WriteDb<B> {
 impl<B: Backend> fmt::Debug for WriteDb<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteDb").finish_non_exhaustive()
+    }
+}
+
+// === impl Db ===
+
+impl<S, B> FromRequestParts<S> for Db<B>
+where
+    B: AutomaticBackend,
+    S: HoldsRouter<B> + Send + Sync,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, MissingLayer> {
+        Ok(Self(B::automatic(routed(parts, &state.router())?)))
+    }
+}
+
+impl<S, B> OptionalFromRequestParts<S> for Db<B>
+where
+    B: AutomaticBackend,
+    S: Send + Sync,
+    Option<Router<B>>: FromRef<S>,
+{
+    type Rejection = MissingLayer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, MissingLayer> {
+        Option::from_ref(state)
+            .map(|router: Router<B>| Ok(Self(B::automatic(routed(parts, &router)?))))
+            .transpose()
+    }
+}
+
+impl<B: AutomaticBackend<Automatic: Clone>> Clone for Db<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: AutomaticBackend> fmt::Debug for Db<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").finish_non_exhaustive()
     }
 }
 

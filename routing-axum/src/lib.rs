@@ -24,7 +24,7 @@
 //! # Words
 //!
 //! - **layer**: [`RoutingLayer`] gives each request its session, and its response the debug headers.
-//! - **extract**ors: [`ReadDb`] and [`WriteDb`] take no connection; the handle does when a statement runs.
+//! - **extract**ors: [`ReadDb`], [`WriteDb`] and [`Db`] take no connection; the handle does when a statement runs.
 //! - **token**: what a client has written comes in and goes out with `db_session` and `x-db-session`.
 //! - **consistency**: how much a route's reads may miss.
 //! - **rejection**: [`Unavailable`] and [`MissingLayer`], the answers to requests that got no connection. A **throttle**
@@ -44,7 +44,7 @@ mod token;
 
 pub use consistency::{ConsistencyLayer, ConsistencyService, consistency};
 pub use exposition::node_gauges;
-pub use extract::{HoldsRouter, ReadDb, WriteDb};
+pub use extract::{Db, HoldsRouter, ReadDb, WriteDb};
 pub use layer::{RoutingFuture, RoutingLayer, RoutingService};
 pub use operations::Operations;
 pub use rejection::{MissingLayer, Unavailable};

@@ -123,6 +123,19 @@ pub trait Backend: Sized + Send + Sync + 'static {
     fn close(&self);
 }
 
+/// A backend whose ORM shows the text of each statement before it is run, so that one handle can both read and write.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no automatic handle: its statements are not seen before they have a connection",
+    note = "take `ReadDb` or `WriteDb` instead of `Db`"
+)]
+pub trait AutomaticBackend: Backend {
+    /// The handle that a handler gets for both.
+    type Automatic: Send + 'static;
+
+    /// Makes a handle for both.
+    fn automatic(routed: Routed<Self>) -> Self::Automatic;
+}
+
 /// In what state a connection is at the end of its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Shared};
 use crate::config::{ConfigError, RouterConfig};
 use crate::consistency::Consistency;
 use crate::lease::Lease;
+use crate::misrouted::Misrouted;
 use crate::node::{Node, NodeId};
 use crate::session::Session;
 
@@ -27,6 +28,7 @@ pub(crate) struct RouterInner<B: Backend> {
     closed: AtomicBool,
     options: B::Options,
     pools: ArcSwap<Pools<B>>,
+    misrouted: Misrouted,
     /// The epoch whose primary's write pool may hold idle connections.
     epoch: Mutex<u64>,
 }
@@ -68,6 +70,7 @@ impl<B: Backend> Router<B> {
             closed,
             options,
             pools,
+            misrouted: Misrouted::default(),
             epoch,
         })))
     }
@@ -168,6 +171,12 @@ impl<B: Backend> Router<B> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Relaxed) || self.0.cluster.is_closed()
+    }
+
+    /// Statements that turned out to need the primary.
+    #[must_use]
+    pub fn misrouted(&self) -> &Misrouted {
+        &self.0.misrouted
     }
 
     pub(crate) fn inner(&self) -> &Arc<RouterInner<B>> {

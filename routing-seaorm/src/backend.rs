@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
+    Access, AutomaticBackend, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
 };
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
+use crate::automatic::AutomaticHandle;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::pool::{Pool, SqlxConnector};
@@ -137,6 +138,14 @@ impl Backend for SeaOrm {
     fn close(&self) {
         self.read.close();
         self.write.close();
+    }
+}
+
+impl AutomaticBackend for SeaOrm {
+    type Automatic = AutomaticHandle;
+
+    fn automatic(routed: Routed<Self>) -> AutomaticHandle {
+        AutomaticHandle::new(routed)
     }
 }
 

@@ -4,6 +4,8 @@
 //! implement SeaORM's `ConnectionTrait`, `StreamTrait` and `TransactionTrait`, so `find`, `paginate`, `stream`,
 //! `insert`, `save` and `transaction` work on them as on a `DatabaseConnection`.
 //!
+//! An [`AutomaticHandle`] is both: it tells reads from writes by their text.
+//!
 //! | | read handle | write handle |
 //! |---|---|---|
 //! | a statement | on a replica; again elsewhere when its node fails | on the proven primary; never twice |
@@ -14,6 +16,7 @@
 //! Errors stay SeaORM's `DbErr`. [`route_error`] finds the router's own in one, [`is_commit_unknown`] a write whose
 //! outcome nobody knows.
 
+mod automatic;
 mod backend;
 mod begin;
 mod connection;
@@ -29,6 +32,7 @@ mod stream;
 mod transaction;
 mod write;
 
+pub use automatic::AutomaticHandle;
 pub use backend::{SeaOrm, SeaOrmOptions};
 pub use connection::Connection;
 pub use error::{Error, is_commit_unknown, route_error};

@@ -41,7 +41,7 @@ impl ReadHandle {
 
     /// A READ ONLY transaction on one node, whatever access is asked for: on the primary, READ WRITE would undo the
     /// session's default. BEGIN is the first statement of the loop: a node that fails it is left for another.
-    async fn begin_as(
+    pub(crate) async fn begin_as(
         &self,
         isolation: Option<IsolationLevel>,
         _: Option<AccessMode>,

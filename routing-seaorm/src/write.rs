@@ -39,7 +39,7 @@ impl WriteHandle {
     }
 
     /// A transaction on the primary.
-    async fn begin_as(
+    pub(crate) async fn begin_as(
         &self,
         isolation: Option<IsolationLevel>,
         access: Option<AccessMode>,
