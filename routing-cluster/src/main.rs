@@ -7,7 +7,7 @@ use std::{error::Error, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use routing_cluster::{
-    ClusterOptions, Condition, LocalCluster, Login, NodeRecord, Progress, SyncMode, UpError,
+    ClusterOptions, Condition, Fragment, LocalCluster, Login, NodeRecord, Progress, SyncMode, UpError,
     progress_on_stderr,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +61,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Action::Env => {
             print(&env(&LocalCluster::open(&dir).await?).await?);
+            Ok(())
+        }
+        Action::Config { file } => {
+            print(&Fragment::from(file).render());
             Ok(())
         }
         Action::Kill(name) => Ok(LocalCluster::open(&dir).await?.kill(&name.node).await?),
