@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -20,6 +21,9 @@ OPS = ROOT / "ops"
 PATIENCE = 60  # seconds; ten times and more what a step takes on a slow machine
 IS_ROOT = os.geteuid() == 0
 PG_BIN = Path(os.environ["PG_BIN_DIR"])
+
+# A run that is ended must still end its servers.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def program(name):

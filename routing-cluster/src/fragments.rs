@@ -153,7 +153,7 @@ fn added() -> Vec<Setting> {
         setting("tcp_keepalives_count", "3", "as tcp_keepalives_idle"),
         setting(
             "idle_in_transaction_session_timeout",
-            "60s",
+            "1min",
             "a forgotten transaction holds vacuum back on all nodes",
         ),
         setting(
