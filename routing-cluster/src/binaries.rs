@@ -49,6 +49,7 @@ fn old(too_old: &[String]) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
     dir: PathBuf,
+    release: u32,
 }
 
 impl Binaries {
@@ -58,7 +59,7 @@ impl Binaries {
         if let Some(dir) = env::var_os("PG_BIN_DIR").filter(|value| !value.is_empty()) {
             let dir = PathBuf::from(dir);
             return match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => Ok(found.binaries),
+                Ok(found) if found.release >= OLDEST => Ok(found),
                 Ok(found) => {
                     let problem = format!("holds PostgreSQL {}, older than {OLDEST}", found.release);
                     Err(BinariesError::WrongDirectory { dir, problem })
@@ -69,12 +70,17 @@ impl Binaries {
         let mut too_old = Vec::new();
         for dir in on_path().into_iter().chain(packaged()).chain(local()) {
             match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => return Ok(found.binaries),
+                Ok(found) if found.release >= OLDEST => return Ok(found),
                 Ok(found) => too_old.push(format!("{} in {}", found.release, dir.display())),
                 Err(_) => {}
             }
         }
         Err(BinariesError::Missing { too_old })
+    }
+
+    /// The major release.
+    pub(crate) fn release(&self) -> u32 {
+        self.release
     }
 
     /// The directory of the programs.
@@ -83,14 +89,12 @@ impl Binaries {
     }
 }
 
-struct Found {
-    binaries: Binaries,
-    release: u32,
-}
-
 /// Looks at one directory; the error completes the sentence "the directory …".
-fn inspect(dir: &Path) -> Result<Found, String> {
-    let dir = resolve(dir).map_err(|error| format!("cannot be read ({error})"))?;
+fn inspect(dir: &Path) -> Result<Binaries, String> {
+    let dir = resolve(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if dir.is_dir() => format!("has no program {}", NEEDED[0]),
+        _ => format!("cannot be read ({error})"),
+    })?;
     if let Some(missing) = NEEDED.iter().find(|name| !dir.join(name).is_file()) {
         return Err(format!("has no program {missing}"));
     }
@@ -100,7 +104,7 @@ fn inspect(dir: &Path) -> Result<Found, String> {
         .map_err(|error| format!("has a postgres that does not run ({error})"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let release = release(&text).ok_or_else(|| "has a postgres that does not tell its version".to_owned())?;
-    Ok(Found { binaries: Binaries { dir }, release })
+    Ok(Binaries { dir, release })
 }
 
 /// Follows links of the program itself: distributions link `initdb` alone into a common directory, and its

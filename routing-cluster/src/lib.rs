@@ -71,6 +71,7 @@ mod memory;
 mod node;
 mod operation;
 mod options;
+mod plan;
 mod ports;
 mod process;
 mod progress;
@@ -89,6 +90,7 @@ mod state;
 mod status;
 mod switchover;
 mod sync;
+mod template;
 mod up;
 mod verify;
 

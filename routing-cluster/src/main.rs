@@ -47,7 +47,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.action {
         Action::Up(flags) => {
             let UpFlags { replicas, port, no_fsync, tls, allow, sync } = flags;
-            let options = ClusterOptions { dir, replicas, port, durable: !no_fsync, tls, allow };
+            let options =
+                ClusterOptions { dir, replicas, port, durable: !no_fsync, tls, allow, template: None };
             interruptible(up(options, sync.map(SyncMode::from), progress)).await
         }
         Action::Status { json } => {

@@ -225,6 +225,7 @@ impl<'a> Operation<'a> {
             ports: &self.ports,
             access: &self.state.access,
             durable: self.state.durable,
+            template: None,
         }
     }
 
