@@ -1,5 +1,6 @@
-"""ops/postgresql on two servers of their own, with the commands of the runbook and of the security guide."""
+"""ops/postgresql on three servers of their own, with the commands of the runbook and of the security guide."""
 
+import re
 import time
 import unittest
 
@@ -8,14 +9,14 @@ from lib import IS_ROOT, OPS, PG_BIN, Scratch, free_ports, psql, run, secret, su
 FOLDER = OPS / "postgresql"
 
 
-class TwoServers(unittest.TestCase):
+class ThreeServers(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.scratch = scratch = Scratch()
         cls.addClassCleanup(scratch.end)
         cls.tls = scratch.certificate()
         cls.sockets = scratch.folder("sockets")
-        cls.ports = dict(zip(("db1", "db2"), free_ports(2)))
+        cls.ports = dict(zip(("db1", "db2", "db3"), free_ports(3)))
         cls.secrets = {role: secret() for role in ("app", "monitor", "replicator", "rewinder", "postgres")}
         cls.passfile = scratch.dir / "replication.pass"
         cls.write_passfile()
@@ -29,6 +30,7 @@ class TwoServers(unittest.TestCase):
             PGPASSWORD=cls.secrets["postgres"],
             **{f"{role.upper()}_PASSWORD": password for role, password in cls.secrets.items()})
         cls.join("db2", "db1")
+        cls.join("db3", "db1")
 
     @classmethod
     def data_dir(cls, node):
@@ -145,12 +147,40 @@ class TwoServers(unittest.TestCase):
         wait_for("a new connection that streams", lambda: self.superuser(
             "db2", f"SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming' AND pid <> {receiver}") == "1")
 
-    def test_5_a_deposed_primary_comes_back_without_a_superuser(self):
+    def test_5_a_second_login_lets_the_applications_password_change_without_a_gap(self):
+        self.secrets["app_2"] = secret()
+        self.superuser("db1", f"CREATE ROLE app_2 LOGIN PASSWORD '{self.secrets['app_2']}' IN ROLE app")
+        self.superuser("db1", "ALTER ROLE app_2 SET role = app")
+        self.as_role("db1", "app_2", "app", "CREATE TABLE made_by_2 (id int)")
+        self.assertEqual(self.as_role("db1", "app", "app", "SELECT tableowner FROM pg_tables "
+                                                           "WHERE tablename = 'made_by_2'"), "app")
+        # Everybody has moved to app_2: the old password is of no use any more.
+        self.superuser("db1", "ALTER ROLE app PASSWORD NULL")
+        self.assertIn("password authentication failed",
+                      self.as_role("db1", "app", "app", "SELECT 1", check=False).stderr)
+        self.superuser("db1", f"ALTER ROLE app PASSWORD '{self.secrets['app']}'")
+
+    def follow(self, node, upstream):
+        """Another primary for a replica that runs: it goes on from where it is, on the new timeline."""
+        slots = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{node}'"
+        if self.superuser(upstream, slots) == "0":
+            self.superuser(upstream, f"SELECT pg_create_physical_replication_slot('{node}', true)")
+        follow = self.conninfo(upstream, "replicator", f"application_name={node}").replace("'", "''")
+        self.superuser(node, f"ALTER SYSTEM SET primary_conninfo = '{follow}'")
+        self.superuser(node, "SELECT pg_reload_conf()")
+
+    def streams(self, node, upstream):
+        wait_for(f"{node} streams from {upstream}", lambda: self.superuser(
+            upstream, f"SELECT state FROM pg_stat_replication WHERE application_name = '{node}'") == "streaming")
+
+    def test_6_a_lost_primary_is_replaced_and_comes_back_without_a_superuser(self):
         self.scratch.kill_server(self.data_dir("db1"))
         begun = time.monotonic()
         self.pg_ctl("db2", "promote")
         self.as_role("db2", "app", "app", "INSERT INTO note VALUES (2)")
         print(f"promoted and written after {time.monotonic() - begun:.2f} s")
+        self.follow("db3", "db2")
+        self.streams("db3", "db2")
         self.superuser("db2", "CHECKPOINT")
         self.superuser("db2", "SELECT pg_create_physical_replication_slot('db1', true)")
         rewound = run([PG_BIN / "pg_rewind", "--target-pgdata", self.data_dir("db1"), "--write-recovery-conf", "--no-sync",
@@ -162,9 +192,38 @@ class TwoServers(unittest.TestCase):
         self.scratch.file("db1/postgresql.auto.conf",
                           f"primary_conninfo = '{follow}'\nprimary_slot_name = 'db1'\n")
         self.pg_ctl("db1", "start")
-        wait_for("db1 streams", lambda: self.superuser(
-            "db2", "SELECT state FROM pg_stat_replication WHERE application_name = 'db1'") == "streaming")
-        wait_for("db1 has both rows", lambda: self.as_role("db1", "app", "app", "SELECT count(*) FROM note") == "2")
+        self.streams("db1", "db2")
+        for node in ("db1", "db3"):
+            wait_for(f"{node} has both rows",
+                     lambda: self.as_role(node, "app", "app", "SELECT count(*) FROM note") == "2")
+
+    def test_7_a_planned_change_loses_nothing(self):
+        self.pg_ctl("db2", "stop", "--mode", "fast")
+        control = run([PG_BIN / "pg_controldata", self.data_dir("db2")]).stdout
+        self.assertIn("shut down\n", control)
+        end = re.search(r"Latest checkpoint location:\s+(\S+)", control).group(1)
+        wait_for("db1 has the last checkpoint", lambda: self.superuser(
+            "db1", f"SELECT pg_last_wal_replay_lsn() > '{end}'") == "t")
+        self.pg_ctl("db1", "promote")
+        self.follow("db3", "db1")
+        # The old primary ended cleanly on the timeline that its successor continues: no rewind is needed.
+        self.superuser("db1", "SELECT pg_create_physical_replication_slot('db2', true)")
+        self.scratch.file("db2/standby.signal", "")
+        follow = self.conninfo("db1", "replicator", "application_name=db2")
+        self.scratch.file("db2/postgresql.auto.conf",
+                          f"primary_conninfo = '{follow}'\nprimary_slot_name = 'db2'\n")
+        self.pg_ctl("db2", "start")
+        self.as_role("db1", "app", "app", "INSERT INTO note VALUES (3)")
+        for node in ("db2", "db3"):
+            self.streams(node, "db1")
+            wait_for(f"{node} has all rows",
+                     lambda: self.as_role(node, "app", "app", "SELECT count(*) FROM note") == "3")
+
+    def test_8_a_replica_that_leaves_takes_its_slot_along(self):
+        self.pg_ctl("db3", "stop")
+        self.superuser("db1", "SELECT pg_drop_replication_slot('db3')")
+        self.assertEqual(self.superuser("db1", "SELECT string_agg(slot_name, ',' ORDER BY 1) FROM pg_replication_slots"),
+                         "db2")
 
 
 if __name__ == "__main__":

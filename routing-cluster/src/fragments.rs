@@ -220,8 +220,8 @@ fn access_rules() -> String {
             ["hostssl", "postgres", REWINDER, SERVERS, scram],
         ),
         (
-            "applications and the router's probes",
-            ["hostssl", DATABASE, &format!("{application},{monitor}"), CLIENTS, scram],
+            "applications (app and its members: a password changes without a gap) and the router's probes",
+            ["hostssl", DATABASE, &format!("+{application},{monitor}"), CLIENTS, scram],
         ),
         ("everybody else, said aloud", ["host", "all", "all", "all", "reject"]),
     ];
