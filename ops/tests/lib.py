@@ -199,6 +199,12 @@ class Scratch:
             time.sleep(0.1)
 
 
+def certificate_serial(address, *options):
+    """Of the certificate that a server shows; `-starttls postgres` for PostgreSQL and PgBouncer."""
+    shown = run(["openssl", "s_client", *options, "-connect", address], check=False)
+    return run(["openssl", "x509", "-noout", "-serial"], stdin=shown.stdout).stdout
+
+
 def psql(url, sql, check=True, **variables):
     """Runs SQL and returns the rows as text, columns separated by a bar."""
     command = [PG_BIN / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, url]

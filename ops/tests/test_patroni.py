@@ -8,7 +8,7 @@ import unittest
 import urllib.error
 
 import yaml
-from lib import (OPS, PATIENCE, PG_BIN, IS_ROOT, Scratch, environment, free_ports, https, program, psql, run, secret,
+from lib import (OPS, PG_BIN, IS_ROOT, Scratch, certificate_serial, free_ports, https, program, psql, run, secret,
                  settings, substitute, wait_for)
 
 SHIPPED = (OPS / "patroni/patroni.yml").read_text()
@@ -167,7 +167,19 @@ class ThreeNodes(unittest.TestCase):
                       PGPASSWORD=self.secrets["monitor"])
         self.assertIn("permission denied", denied.stderr)
 
-    def test_3_a_switchover_moves_the_leader(self):
+    def test_3_new_certificates_are_shown_after_a_reload(self):
+        node = self.leader()
+        rest = lambda: certificate_serial(f"127.0.0.1:{self.rest[node]}")
+        server = lambda: certificate_serial(f"127.0.0.1:{self.ports[node]}", "-starttls", "postgres")
+        before = rest(), server()
+        self.assertEqual(before[0], before[1])
+        self.scratch.certificate()
+        status, _ = https(f"https://127.0.0.1:{self.rest[node]}/reload", self.tls / "root.crt", body={}, method="POST",
+                          user="patroni", password=self.secrets["rest"])
+        self.assertEqual(status, 202)
+        wait_for("new certificates", lambda: rest() != before[0] and server() != before[1])
+
+    def test_4_a_switchover_moves_the_leader(self):
         old = self.leader()
         new = next(node for node in NODES if node != old)
         request = {"leader": old, "candidate": new}
@@ -182,7 +194,7 @@ class ThreeNodes(unittest.TestCase):
         self.assertEqual(self.leader(), new)
         print(f"switchover: whole again after {time.monotonic() - begun:.1f} s", file=sys.stderr)
 
-    def test_4_the_leader_is_killed_and_nothing_confirmed_is_lost(self):
+    def test_5_the_leader_is_killed_and_nothing_confirmed_is_lost(self):
         old = self.leader()
         acknowledged = 0
         for _ in range(20):

@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from lib import OPS, PG_BIN, PATIENCE, Scratch, environment, free_ports, program, psql, substitute, wait_for
+from lib import OPS, PG_BIN, PATIENCE, Scratch, certificate_serial, environment, free_ports, program, psql, substitute, wait_for
 
 
 class InFrontOfOneNode(unittest.TestCase):
@@ -83,6 +83,14 @@ class InFrontOfOneNode(unittest.TestCase):
         right, self.passwords["app"] = self.passwords["app"], "wrong"
         self.addCleanup(self.passwords.__setitem__, "app", right)
         self.assertNotEqual(self.through("app", "SELECT 1").returncode, 0)
+
+    def test_a_new_certificate_is_shown_after_a_reload(self):
+        serial = lambda: certificate_serial(f"127.0.0.1:{self.port}", "-starttls", "postgres")
+        before = serial()
+        self.scratch.certificate()
+        self.through("postgres", "RELOAD", database="pgbouncer")
+        wait_for("the new certificate", lambda: serial() != before)
+        self.assertEqual(self.through("app", "SELECT 1").stdout.strip(), "1")
 
     def test_the_option_of_the_routers_read_pool_is_refused_or_lost(self):
         option = {"PGOPTIONS": "-c default_transaction_read_only=on"}

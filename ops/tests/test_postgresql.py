@@ -4,7 +4,7 @@ import re
 import time
 import unittest
 
-from lib import IS_ROOT, OPS, PG_BIN, Scratch, free_ports, psql, run, secret, substitute, wait_for
+from lib import IS_ROOT, OPS, PG_BIN, Scratch, certificate_serial, free_ports, psql, run, secret, substitute, wait_for
 
 FOLDER = OPS / "postgresql"
 
@@ -126,10 +126,7 @@ class ThreeServers(unittest.TestCase):
             self.assertIn("permission denied", self.as_role("db1", role, "app", sql, check=False).stderr, f"{role}: {sql}")
 
     def test_3_a_new_certificate_is_shown_after_a_reload(self):
-        def serial():
-            shown = run(["openssl", "s_client", "-starttls", "postgres", "-connect", f"127.0.0.1:{self.ports['db1']}"],
-                        check=False)
-            return run(["openssl", "x509", "-noout", "-serial"], stdin=shown.stdout).stdout
+        serial = lambda: certificate_serial(f"127.0.0.1:{self.ports['db1']}", "-starttls", "postgres")
         before = serial()
         self.scratch.certificate()
         self.assertEqual(serial(), before, "the server reads the file only when it is told")
