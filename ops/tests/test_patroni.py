@@ -147,9 +147,9 @@ class ThreeNodes(unittest.TestCase):
         leader = self.leader()
         variables = {f"{role.upper()}_PASSWORD": self.secrets[key] for role, key in (
             ("app", "app"), ("monitor", "monitor"), ("replicator", "repl"), ("rewinder", "rewind"))}
-        run([PG_BIN / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", OPS / "postgresql/roles.sql",
+        run([PG_BIN / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-",
              f"host={self.sockets} port={self.ports[leader]} user=postgres dbname=postgres"],
-            PGPASSWORD=self.secrets["su"], **variables)
+            stdin=(OPS / "postgresql/roles.sql").read_text(), PGPASSWORD=self.secrets["su"], **variables)
         psql(self.url(leader, "app", "app"), "CREATE TABLE note (id bigserial PRIMARY KEY)",
              PGPASSWORD=self.secrets["app"])
         supers = self.superuser(leader, "SELECT string_agg(rolname, ',') FROM pg_roles WHERE rolsuper")

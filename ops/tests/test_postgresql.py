@@ -26,7 +26,7 @@ class ThreeServers(unittest.TestCase):
              "--encoding", "UTF8", "--locale", "C", "--auth", "scram-sha-256", "--no-sync"])
         cls.configure("db1", "primary.conf")
         cls.pg_ctl("db1", "start")
-        run([PG_BIN / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", FOLDER / "roles.sql", cls.socket("db1")],
+        run([PG_BIN / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-", cls.socket("db1")], stdin=(FOLDER / "roles.sql").read_text(),
             PGPASSWORD=cls.secrets["postgres"],
             **{f"{role.upper()}_PASSWORD": password for role, password in cls.secrets.items()})
         cls.join("db2", "db1")
