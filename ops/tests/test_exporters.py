@@ -25,8 +25,8 @@ class Exporters(unittest.TestCase):
         cls.scratch = scratch = Scratch()
         cls.addClassCleanup(scratch.end)
         cls.cluster_dir = scratch.dir / "cluster"
-        cls.addClassCleanup(cls.cluster, "down", "--purge")
         cls.cluster("up", "--replicas", "1", "--port", "0", "--no-fsync", "--tls")
+        cls.addClassCleanup(cls.cluster, "down", "--purge")
         nodes = json.loads(cls.cluster("status", "--json"))["nodes"]
         exported = dict(re.findall(r"export (\w+)='(.*)'", cls.cluster("env")))
         scratch.file("monitor.pass", exported["DATABASE_PROBE_PASSWORD"])

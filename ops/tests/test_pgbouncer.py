@@ -17,8 +17,8 @@ class InFrontOfOneNode(unittest.TestCase):
         cls.tls = scratch.certificate()
         (cls.port,) = free_ports(1)
         cls.cluster_dir = scratch.dir / "cluster"
-        cls.addClassCleanup(cls.cluster, "down", "--purge")
         cls.cluster("up", "--replicas", "0", "--port", "0", "--no-fsync")
+        cls.addClassCleanup(cls.cluster, "down", "--purge")
         node = json.loads(cls.cluster("status", "--json"))["nodes"][0]
         scratch.data_dirs.append(cls.cluster_dir / "pg1/data")
         exported = dict(re.findall(r"export (\w+)='(.*)'", cls.cluster("env")))

@@ -14,8 +14,8 @@ class RestoreTest(unittest.TestCase):
         cls.scratch = scratch = Scratch()
         cls.addClassCleanup(scratch.end)
         cls.cluster_dir = scratch.dir / "cluster"
-        cls.addClassCleanup(cls.cluster, "down", "--purge")
         cls.cluster("up", "--replicas", "0", "--port", "0", "--no-fsync", "--archive")
+        cls.addClassCleanup(cls.cluster, "down", "--purge")
         scratch.data_dirs.append(cls.cluster_dir / "pg1/data")
         url = re.search(r"DATABASE_PRIMARY_URL='[^=]*=([^']*)'", cls.cluster("env")).group(1)
         psql(url, "CREATE TABLE orders (id serial, created_at timestamptz DEFAULT now()); "
