@@ -90,6 +90,10 @@ impl Connector for DieselConnector {
         !physical.wire.has_ended()
     }
 
+    fn describe(&self, error: &ConnectError) -> String {
+        self.target.describe(error)
+    }
+
     async fn check(&self, physical: &mut Physical) -> Result<(), ConnectError> {
         // The empty statement: one round trip that no server log shows.
         let answer = physical.connection.batch_execute("").await;

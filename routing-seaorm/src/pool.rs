@@ -67,6 +67,10 @@ impl Connector for SqlxConnector {
         physical.longest_idle
     }
 
+    fn describe(&self, error: &sqlx::Error) -> String {
+        self.target.describe(error)
+    }
+
     async fn check(&self, physical: &mut Physical) -> Result<(), sqlx::Error> {
         physical.connection.ping().await
     }
