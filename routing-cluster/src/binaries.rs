@@ -91,7 +91,10 @@ impl Binaries {
 
 /// Looks at one directory; the error completes the sentence "the directory …".
 fn inspect(dir: &Path) -> Result<Binaries, String> {
-    let dir = resolve(dir).map_err(|error| format!("cannot be read ({error})"))?;
+    let dir = resolve(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if dir.is_dir() => format!("has no program {}", NEEDED[0]),
+        _ => format!("cannot be read ({error})"),
+    })?;
     if let Some(missing) = NEEDED.iter().find(|name| !dir.join(name).is_file()) {
         return Err(format!("has no program {missing}"));
     }
