@@ -49,6 +49,7 @@ fn old(too_old: &[String]) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
     dir: PathBuf,
+    release: u32,
 }
 
 impl Binaries {
@@ -58,7 +59,7 @@ impl Binaries {
         if let Some(dir) = env::var_os("PG_BIN_DIR").filter(|value| !value.is_empty()) {
             let dir = PathBuf::from(dir);
             return match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => Ok(found.binaries),
+                Ok(found) if found.release >= OLDEST => Ok(found),
                 Ok(found) => {
                     let problem = format!("holds PostgreSQL {}, older than {OLDEST}", found.release);
                     Err(BinariesError::WrongDirectory { dir, problem })
@@ -69,7 +70,7 @@ impl Binaries {
         let mut too_old = Vec::new();
         for dir in on_path().into_iter().chain(packaged()).chain(local()) {
             match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => return Ok(found.binaries),
+                Ok(found) if found.release >= OLDEST => return Ok(found),
                 Ok(found) => too_old.push(format!("{} in {}", found.release, dir.display())),
                 Err(_) => {}
             }
@@ -81,15 +82,15 @@ impl Binaries {
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
-}
 
-struct Found {
-    binaries: Binaries,
-    release: u32,
+    /// The major release, such as 15.
+    pub(crate) fn release(&self) -> u32 {
+        self.release
+    }
 }
 
 /// Looks at one directory; the error completes the sentence "the directory …".
-fn inspect(dir: &Path) -> Result<Found, String> {
+fn inspect(dir: &Path) -> Result<Binaries, String> {
     let dir = resolve(dir).map_err(|error| format!("cannot be read ({error})"))?;
     if let Some(missing) = NEEDED.iter().find(|name| !dir.join(name).is_file()) {
         return Err(format!("has no program {missing}"));
@@ -100,7 +101,7 @@ fn inspect(dir: &Path) -> Result<Found, String> {
         .map_err(|error| format!("has a postgres that does not run ({error})"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let release = release(&text).ok_or_else(|| "has a postgres that does not tell its version".to_owned())?;
-    Ok(Found { binaries: Binaries { dir }, release })
+    Ok(Binaries { dir, release })
 }
 
 /// Follows links of the program itself: distributions link `initdb` alone into a common directory, and its

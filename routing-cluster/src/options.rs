@@ -23,6 +23,10 @@ pub struct ClusterOptions {
     /// The networks whose machines may connect beside this one, as the application, the monitor or a replica. A network
     /// beyond loopback needs `tls`, and makes the servers listen on all addresses. Default: none.
     pub allow: Vec<Network>,
+    /// Whether finished WAL is archived, in `DIR-archive` beside the directory, which outlives the cluster: with a backup
+    /// it leads back to any moment since. Also switched on for an existing cluster that does not run; never off. Default:
+    /// false.
+    pub archive: bool,
 }
 
 impl Default for ClusterOptions {
@@ -34,6 +38,7 @@ impl Default for ClusterOptions {
             durable: true,
             tls: false,
             allow: Vec::new(),
+            archive: false,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     access::Access,
     account::Account,
+    archive::{Archive, ArchiveError},
     binaries::{Binaries, BinariesError},
     certificate,
     cluster::LocalCluster,
@@ -85,7 +86,7 @@ fn summary(layout: &Layout, state: &State) -> String {
 }
 
 /// The nearest existing directory above one that does not exist yet.
-fn existing_parent(dir: &Path) -> Option<PathBuf> {
+pub(crate) fn existing_parent(dir: &Path) -> Option<PathBuf> {
     if dir.exists() {
         return None;
     }
@@ -105,13 +106,21 @@ pub(crate) async fn find_binaries() -> Result<Binaries, BinariesError> {
 /// What the state file says, or a new plan; with the ports of all nodes that do not run reserved.
 fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation), UpError> {
     if !layout.is_cluster() {
-        return new_plan(options);
+        return new_plan(options, layout);
     }
-    let state = State::read(layout)?;
+    let mut state = State::read(layout)?;
+    if let Some(from) = state.restoring {
+        return Err(UpError::Restoring { dir: layout.dir().to_owned(), from });
+    }
     let records = state.records(layout);
     let runs = |node: &NodeRecord| process::postmaster(&node.data_dir).is_some();
     let may_start = |node: &NodeRecord| state.condition(&node.name).may_start();
+    let begins_archive = options.archive && state.archive.is_none() && state.has_data();
+    if begins_archive && records.iter().any(runs) {
+        return Err(ArchiveError::Running.into());
+    }
     if state.change.is_none()
+        && state.archive.as_ref().is_none_or(|archive| archive.claimed)
         && state.nodes.iter().all(|node| node.complete)
         && records.iter().all(|node| runs(node) || !may_start(node))
     {
@@ -128,19 +137,24 @@ fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation
     }
     if !state.has_data() {
         // Nothing is left of the attempt before, so it does not bind this one to its ports.
-        return new_plan(options);
+        return new_plan(options, layout);
     }
     let ports: Vec<u16> =
         records.iter().filter(|node| !runs(node) && may_start(node)).map(|node| node.port).collect();
     let reservation = Reservation::of(&ports)?;
+    if begins_archive {
+        state.archive = Some(Archive::planned(Archive::beside(layout.dir())?)?);
+        state.write(layout)?;
+    }
     Ok((state, reservation))
 }
 
-fn new_plan(options: &ClusterOptions) -> Result<(State, Reservation), UpError> {
+fn new_plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation), UpError> {
+    let archive = options.archive.then(|| Archive::planned(Archive::beside(layout.dir())?)).transpose()?;
     let count = u16::try_from(options.replicas).unwrap_or(u16::MAX).saturating_add(1);
     let (reservation, ports) = Reservation::neighbours(options.port, count)?;
     let access = Access { tls: options.tls, networks: options.allow.clone() };
-    Ok((State::planned(&ports, options.durable, access), reservation))
+    Ok((State::planned(&ports, options.durable, access).with_archive(archive), reservation))
 }
 
 /// Ends what an interrupted attempt still runs, and removes what it has written.
@@ -153,7 +167,7 @@ fn remove_remains(layout: &Layout, node: &NodeRecord) -> std::io::Result<()> {
 }
 
 /// The cluster's passwords; made, and the plan written down, before the first node is.
-fn passwords(layout: &Layout, account: &Account, state: &State) -> Result<Passwords, UpError> {
+pub(crate) fn passwords(layout: &Layout, account: &Account, state: &State) -> Result<Passwords, UpError> {
     let file = layout.credentials_file();
     let failed = |path: &Path| {
         let file = path.display().to_string();
@@ -207,6 +221,7 @@ impl Up<'_> {
         if made.is_empty() {
             return self.make_all(&missing).await;
         }
+        self.operation.keep_archive().await?;
         self.start_all(&stopped).await?;
         self.gather_astray().await?;
         if missing.is_empty() {
@@ -221,6 +236,7 @@ impl Up<'_> {
         self.operation.provision().primary(first).await?;
         self.operation.state.complete(&first.name);
         self.operation.save()?;
+        self.operation.keep_archive().await?;
         self.make_replicas(replicas).await
     }
 
