@@ -15,12 +15,13 @@ use crate::{account::Account, binaries::Binaries};
 
 /// Variables that programs may inherit. `PG*` variables of the caller would redirect them to another server.
 const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
-/// A shell that runs a program and kills it when the process that holds the other end of its standard input has
-/// ended, however it ended. Nothing reads from or writes to that pipe.
+/// A shell that runs a program and kills its whole process group when the process that holds the other end of its
+/// standard input has ended, however it ended. Nothing else goes through that pipe. A program that is killed alone
+/// may leave a child: `pg_basebackup` does.
 const LEASH: &str = r#"exec 3<&0
 "$@" </dev/null 3<&- &
 program=$!
-{ read -r _ <&3; kill -KILL "$program"; } >/dev/null 2>&1 &
+{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
 watch=$!
 wait "$program"
 status=$?
@@ -203,7 +204,7 @@ mod tests {
 
     fn on_leash(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", LEASH, "sh", "/bin/sh", "-c", script]).stdin(Stdio::piped());
+        command.args(["-c", LEASH, "sh", "/bin/sh", "-c", script]).stdin(Stdio::piped()).process_group(0);
         command
     }
 
@@ -219,7 +220,8 @@ mod tests {
     async fn a_program_on_a_leash_dies_with_whoever_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        let script = format!("echo $$ >'{0}.new'; mv '{0}.new' '{0}'; exec sleep 60", file.display());
+        // What counts is the program's child, too.
+        let script = format!("sleep 60 & echo $! >'{0}.new'; mv '{0}.new' '{0}'; wait", file.display());
         let mut child = on_leash(&script).spawn().unwrap();
         let pid = loop {
             match std::fs::read_to_string(&file) {

@@ -398,7 +398,7 @@ async fn an_archive_that_is_full_loses_nothing_and_goes_on_when_there_is_room() 
     archive_all(&cluster, "pg1").await;
     let status = cluster.status().await;
     assert_eq!(status.remedies, [""; 0]);
-    assert!(place.archived().contains(&file) && place.archived().iter().all(|name| !name.starts_with('.')));
+    assert!(place.archived().contains(&file), "{:?}", place.archived());
     cluster.down(true).await.unwrap();
     let mut options = RestoreOptions::new(to);
     (options.dir, options.port) = (place.path("restored"), 0);
@@ -436,7 +436,7 @@ async fn the_archive_takes_a_file_whole_and_once() {
     let mut writer = fs::File::options().write(true).open(&pipe).unwrap();
     std::io::Write::write_all(&mut writer, b"half").unwrap();
     let begun = Instant::now();
-    let halves = || place.archived().into_iter().filter(|it| it.starts_with('.')).collect::<Vec<_>>();
+    let halves = || place.archived().into_iter().filter(|it| it.starts_with(".00000009")).collect::<Vec<_>>();
     while halves().is_empty() {
         assert!(begun.elapsed() < PATIENCE, "no unfinished file");
         sleep(Duration::from_millis(5)).await;
@@ -519,4 +519,200 @@ async fn a_standby_whose_slot_was_lost_catches_up_from_the_archive() {
     insert(&cluster, "pg1", 0).await;
     has_notes(&cluster, "pg2", &(0..=id).collect::<Vec<_>>()).await;
     assert_eq!(cluster.status().await.remedies, [""; 0]);
+}
+
+/// Kills the command when `there` says that it is in the middle of something.
+async fn kill_when(mut child: Child, there: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !there() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended before");
+        assert!(begun.elapsed() < PATIENCE, "it does not come so far");
+        sleep(Duration::from_millis(1)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Nothing that works in the directory outlives the command that has started it.
+async fn nobody_works_in(dir: &Path) {
+    let begun = Instant::now();
+    while processes_in(dir) > 0 {
+        assert!(begun.elapsed() < PATIENCE, "processes are left");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_is_no_backup_and_the_next_one_removes_it() {
+    let place = Place::new();
+    let cluster = place.up(0).await;
+    create(&cluster).await;
+    insert(&cluster, "pg1", 1).await;
+    let folder = place.path("cluster-archive/backups");
+    let in_unfinished = |sign: &'static str| {
+        let folder = folder.clone();
+        move || {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let mut unfinished = entries.filter(|it| it.file_name().to_string_lossy().contains("unfinished"));
+            unfinished.any(|it| it.path().join(sign).exists())
+        }
+    };
+    // While it is copied, and while it is verified.
+    for sign in ["data/PG_VERSION", "data/backup_manifest"] {
+        kill_when(place.spawn("cluster", &["backup"]), in_unfinished(sign)).await;
+        nobody_works_in(&folder).await;
+        assert_eq!(cluster.backups().unwrap(), []);
+        let refused = place.restore(RestoreTarget::End).await.unwrap_err();
+        assert!(matches!(refused, RestoreError::Source(SourceError::NoBackup { .. })), "{refused}");
+    }
+    let made = backup(&cluster).await;
+    assert_eq!(cluster.backups().unwrap(), std::slice::from_ref(&made));
+    assert_eq!(names(&folder), [".lock", made.label.as_str()]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&made.dir), mode(&made.dir.join("credentials.json"))), (0o700, 0o600));
+    let listed = answer(&place.run("cluster", &["backup", "--list"]));
+    assert!(listed.contains(&made.label) && listed.contains(&made.stopped.to_string()), "{listed}");
+
+    // One at a time in one folder.
+    let held = fs::File::open(folder.join(".lock")).unwrap();
+    held.lock().unwrap();
+    let busy = cluster.backup(&BackupOptions::default(), &SilentProgress).await.unwrap_err();
+    assert!(matches!(busy, BackupError::Busy { .. }), "{busy}");
+    drop(held);
+
+    // A full disk is one message with the program's own words, and nothing is left on it.
+    let disk = Disk::mount(&place.path("small"), 16);
+    let small = place.path("small").display().to_string();
+    let text = complaint(&place.run("cluster", &["backup", "--to", &small]));
+    assert!(text.contains("no backup was made in") && text.contains("No space left on device"), "{text}");
+    assert_eq!(text.matches("error: no").count(), 1, "{text}");
+    assert_eq!(names(&disk.0), [".lock"]);
+    let dir = format!("{small}/restored");
+    let from = made.dir.display().to_string();
+    let output = place.run("small/restored", &["restore", "--from", &from, "--port", "0"]);
+    let text = complaint(&output);
+    assert!(text.contains("could not copy the backup") && text.contains("No space left on device"), "{text}");
+    assert!(!Path::new(&dir).exists());
+
+    // A byte that has changed is found, and its file is named.
+    let data = made.dir.join("data");
+    let file = data.join("global/1262");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let damaged = place.run("restored", &["restore", "--from", &from, "--port", "0"]);
+    let text = complaint(&damaged);
+    assert!(text.contains("is damaged") && text.contains("global/1262"), "{text}");
+    fs::write(made.dir.join("backup.json"), "{").unwrap();
+    let text = complaint(&place.run("restored", &["restore", "--from", &from]));
+    assert!(text.contains(&from), "{text}");
+    assert!(!place.path("restored").exists());
+}
+
+#[tokio::test]
+async fn an_interrupted_restore_is_repeated_and_nothing_takes_its_place() {
+    let place = Place::new();
+    let cluster = place.up(0).await;
+    create(&cluster).await;
+    insert(&cluster, "pg1", 1).await;
+    backup(&cluster).await;
+    for id in 2..40 {
+        insert(&cluster, "pg1", id).await;
+        ask(&cluster, "pg1", "pg_switch_wal()").await;
+    }
+    archive_all(&cluster, "pg1").await;
+    let from = place.path("cluster-archive").display().to_string();
+    let arguments = ["restore", "--from", &from, "--port", "0"];
+    let dir = place.path("restored");
+    // While it is copied, while it recovers, and when it has left its recovery.
+    for sign in ["pg1/data/base", "pg1/data/postmaster.pid", "pg1/data/pg_wal/00000002.history"] {
+        kill_when(place.spawn("restored", &arguments), || dir.join(sign).exists()).await;
+        let refused = LocalCluster::up(place.options("restored", 0, false), &SilentProgress).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, UpError::Restoring { .. }), "{sign}: {refused}");
+        let status = answer(&place.run("restored", &["status"]));
+        assert!(status.contains("! the restore from") && status.contains("was interrupted"), "{status}");
+    }
+    // What the killed restore has started ends with the next one, or with the removal of the directory.
+    answer(&place.run("restored", &["down", "--purge"]));
+    nobody_works_in(&dir).await;
+    kill_when(place.spawn("restored", &arguments), || dir.join("pg1/data/postmaster.pid").exists()).await;
+    let (restored, _) = place.restore(RestoreTarget::End).await.unwrap();
+    assert_eq!(notes(&restored, "pg1").await, (1..40).collect::<Vec<_>>());
+    assert_eq!(restored.status().await.remedies, [""; 0]);
+    let exists = place.restore(RestoreTarget::End).await.unwrap_err();
+    assert!(matches!(exists, RestoreError::Exists { .. }), "{exists}");
+    assert_eq!(notes(&restored, "pg1").await.len(), 39);
+}
+
+#[tokio::test]
+async fn expiry_leaves_what_the_kept_backups_need_and_a_hole_is_named() {
+    let place = Place::new();
+    let cluster = place.up(0).await;
+    create(&cluster).await;
+    let mut made = Vec::new();
+    for id in 1..4 {
+        made.push(backup(&cluster).await);
+        insert(&cluster, "pg1", id).await;
+        archive_all(&cluster, "pg1").await;
+    }
+    let needed = made[1].first_wal.clone();
+    assert!(place.archived().contains(&made[0].first_wal));
+    // Somebody else's backups in the same folder are not this cluster's to remove.
+    let foreign = place.path("cluster-archive/backups/foreign");
+    fs::create_dir(&foreign).unwrap();
+    let description = fs::read_to_string(made[0].dir.join("backup.json")).unwrap();
+    fs::write(foreign.join("backup.json"), description.replace(&made[0].system_identifier, "1")).unwrap();
+    let options = BackupOptions { to: None, keep: Some(3) };
+    cluster.backup(&options, &SilentProgress).await.unwrap();
+    let left: Vec<PathBuf> = cluster.backups().unwrap().into_iter().map(|it| it.dir).collect();
+    assert_eq!((left.len(), left.contains(&made[0].dir)), (4, false), "{left:?}");
+    assert_eq!(place.archived().iter().find(|name| name.len() == 24), Some(&needed));
+    let several = place.restore(RestoreTarget::End).await.unwrap_err();
+    assert!(matches!(several, RestoreError::Source(SourceError::SeveralClusters { .. })), "{several}");
+    fs::remove_dir_all(foreign).unwrap();
+
+    let mut options = RestoreOptions::new(&made[1].dir);
+    (options.dir, options.port) = (place.path("restored"), 0);
+    let restore = async |options: &RestoreOptions| LocalCluster::restore(options, &SilentProgress).await;
+    let (restored, _) = restore(&options).await.unwrap();
+    assert_eq!(notes(&restored, "pg1").await, [1, 2, 3]);
+    restored.down(true).await.unwrap();
+
+    // A recovery would end at the hole and say nothing.
+    let lost = place.path("cluster-archive/wal").join(&made[2].first_wal);
+    fs::rename(&lost, place.path("lost")).unwrap();
+    let hole = restore(&options).await.unwrap_err();
+    let named = matches!(&hole, RestoreError::Source(SourceError::Hole { missing, .. }) if *missing == made[2].first_wal);
+    assert!(named, "{hole}");
+    fs::rename(place.path("lost"), lost).unwrap();
+
+    // Without its archive a backup leads to its own end, when that is asked for.
+    fs::rename(place.path("cluster-archive"), place.path("elsewhere")).unwrap();
+    fs::rename(place.path("elsewhere/backups"), place.path("backups")).unwrap();
+    options.from = place.path("backups").join(&made[1].label);
+    let gone = restore(&options).await.unwrap_err();
+    assert!(matches!(gone, RestoreError::Source(SourceError::ArchiveGone { .. })), "{gone}");
+    options.target = RestoreTarget::BackupEnd;
+    let (restored, _) = restore(&options).await.unwrap();
+    assert_eq!(notes(&restored, "pg1").await, [1]);
+
+    // So does one of a cluster that never had any.
+    create_and_back_up_without_archive(&place, &mut options).await;
+    restored.down(true).await.unwrap();
+    let (restored, _) = restore(&options).await.unwrap();
+    assert_eq!(notes(&restored, "pg1").await, [1]);
+    restored.down(true).await.unwrap();
+    options.target = RestoreTarget::Time("2999-01-01T00:00:00Z".parse().unwrap());
+    let none = restore(&options).await.unwrap_err();
+    assert!(matches!(none, RestoreError::Source(SourceError::NoArchive { .. })), "{none}");
+}
+
+async fn create_and_back_up_without_archive(place: &Place, options: &mut RestoreOptions) {
+    let plain = LocalCluster::up(place.options("plain", 0, false), &SilentProgress).await.unwrap();
+    create(&plain).await;
+    insert(&plain, "pg1", 1).await;
+    options.from = backup(&plain).await.dir;
+    options.target = RestoreTarget::End;
+    assert_eq!(options.from.parent().unwrap(), place.path("plain-archive/backups"));
 }
