@@ -78,20 +78,23 @@ impl Binaries {
         Err(BinariesError::Missing { too_old })
     }
 
+    /// The major release.
+    pub(crate) fn release(&self) -> u32 {
+        self.release
+    }
+
     /// The directory of the programs.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The major release, such as 15.
-    pub(crate) fn release(&self) -> u32 {
-        self.release
     }
 }
 
 /// Looks at one directory; the error completes the sentence "the directory …".
 fn inspect(dir: &Path) -> Result<Binaries, String> {
-    let dir = resolve(dir).map_err(|error| format!("cannot be read ({error})"))?;
+    let dir = resolve(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if dir.is_dir() => format!("has no program {}", NEEDED[0]),
+        _ => format!("cannot be read ({error})"),
+    })?;
     if let Some(missing) = NEEDED.iter().find(|name| !dir.join(name).is_file()) {
         return Err(format!("has no program {missing}"));
     }

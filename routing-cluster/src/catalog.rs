@@ -20,6 +20,7 @@ const LOCK: &str = ".lock";
 
 /// Up to where a cluster is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum RestoreTarget {
     /// To the end of the archive: everything that it holds. Without an archive, to the backup's own end.
     #[default]

@@ -50,6 +50,17 @@ pub enum UpError {
         /// The network.
         network: Network,
     },
+    /// A durable cluster was to begin with a template's files, which nobody has flushed.
+    #[error("a template is for clusters that are not durable: leave one of both out")]
+    DurableTemplate,
+    /// A template could not be made.
+    #[error("could not make the template {}", dir.display())]
+    Template {
+        /// Its directory.
+        dir: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// The cluster's certificate authority could not be made.
     #[error("could not make the certificate authority {}", file.display())]
     Certificate {

@@ -167,6 +167,11 @@ impl Layout {
         self.node_dir(node).join("data")
     }
 
+    /// Where a node's data waits until its replacement streams.
+    pub(crate) fn old_data_dir(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("data.old")
+    }
+
     pub(crate) fn log_file(&self, node: &str) -> PathBuf {
         self.node_dir(node).join("pg.log")
     }

@@ -51,7 +51,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.action {
         Action::Up(flags) => {
             let UpFlags { replicas, port, no_fsync, tls, allow, archive, sync } = flags;
-            let options = ClusterOptions { dir, replicas, port, durable: !no_fsync, tls, allow, archive };
+            let (durable, template) = (!no_fsync, None);
+            let options = ClusterOptions { dir, replicas, port, durable, tls, allow, archive, template };
             interruptible(up(options, sync.map(SyncMode::from), progress)).await
         }
         Action::Status { json } => {

@@ -226,6 +226,7 @@ impl<'a> Operation<'a> {
             access: &self.state.access,
             archive: self.state.archive.as_ref(),
             durable: self.state.durable,
+            template: None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     settings::{Setting, node_settings, override_with, quote, render, shared_settings},
     sql::{Session, SqlError},
     standby::{STATEMENT, STREAMING},
+    template::Template,
 };
 
 /// `initdb` writes a thousand small files; on a slow disk that takes a while.
@@ -96,15 +97,23 @@ pub(crate) struct Provision<'a> {
     pub(crate) access: &'a Access,
     pub(crate) archive: Option<&'a Archive>,
     pub(crate) durable: bool,
+    /// What a new primary begins with instead of nothing.
+    pub(crate) template: Option<&'a Template>,
 }
 
 impl Provision<'_> {
     /// Makes and starts a primary with its roles and the application's database.
     pub(crate) async fn primary(&self, node: &NodeRecord) -> Result<(), ProvisionError> {
         self.node_dir(node).map_err(files("create the directory of", node))?;
-        self.initdb(node).await?;
+        match self.template {
+            Some(template) => template.fill(self.tools, node).map_err(files("copy the template to", node))?,
+            None => self.initdb(node).await?,
+        }
         self.configure(node, true).map_err(files("write the configuration of", node))?;
         self.start(node).await?;
+        if self.template.is_some() {
+            return Ok(());
+        }
         self.roles(node).await.map_err(|source| ProvisionError::Sql { node: node.name.clone(), source })
     }
 
@@ -170,7 +179,10 @@ impl Provision<'_> {
         if first {
             let main = node.data_dir.join("postgresql.conf");
             let text = fs::read_to_string(&main)?;
-            self.tools.account().write(&main, &format!("{text}\ninclude '{CONFIGURATION}'\n"))?;
+            let include = format!("\ninclude '{CONFIGURATION}'\n");
+            if !text.ends_with(&include) {
+                self.tools.account().write(&main, &format!("{text}{include}"))?;
+            }
             self.tools.account().write(&node.data_dir.join("pg_hba.conf"), &self.access.rules())?;
         }
         Ok(())

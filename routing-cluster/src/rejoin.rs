@@ -1,6 +1,6 @@
 //! Taking a node back as a replica of the primary: by rewinding it, else by a new base backup.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use tokio::time::timeout;
 
@@ -252,7 +252,8 @@ impl Operation<'_> {
             .map_err(files("write the configuration of", node))
     }
 
-    /// Replaces the node's data by a base backup of `upstream`, and starts it.
+    /// Replaces the node's data by a base backup of `upstream`, and starts it. The old data goes only when the copy streams:
+    /// until then it may be the last that is left.
     async fn copy(
         &mut self,
         node: &NodeRecord,
@@ -260,12 +261,36 @@ impl Operation<'_> {
         progress: &dyn Progress,
     ) -> Result<(), OperationError> {
         progress.step(&format!("copying {} to {}", upstream.name, node.name));
-        let (data_dir, doing) = (node.data_dir.clone(), "remove the old data of");
-        process::end_family(&data_dir).map_err(files(doing, node))?;
-        match fs::remove_dir_all(&data_dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(files(doing, node)(error)),
-            _ => {}
+        process::end_family(&node.data_dir).map_err(files("stop", node))?;
+        let old = self.layout.old_data_dir(&node.name);
+        set_aside(&node.data_dir, &old).map_err(files("set aside the old data of", node))?;
+        match self.provision().replica(node, upstream).await {
+            Ok(()) => remove(&old).map_err(files("remove the old data of", node)),
+            Err(error) => {
+                process::end_family(&node.data_dir).map_err(files("stop", node))?;
+                remove(&node.data_dir)
+                    .and_then(|()| fs::rename(&old, &node.data_dir))
+                    .map_err(files("put back the old data of", node))?;
+                Err(error.into())
+            }
         }
-        Ok(self.provision().replica(node, upstream).await?)
+    }
+}
+
+/// Moves data away; where an interrupted copy has done that already, what lies there now is a part of that copy.
+fn set_aside(data: &Path, old: &Path) -> io::Result<()> {
+    if old.exists() {
+        return remove(data);
+    }
+    match fs::rename(data, old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

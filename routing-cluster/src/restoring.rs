@@ -46,7 +46,7 @@ pub(crate) async fn make(
     let file = recovery.backup.credentials_file();
     let copied = Passwords::read(&file).and_then(|passwords| passwords.write(&layout.credentials_file()));
     copied.map_err(|source| RestoreError::Passwords { file, source })?;
-    let passwords = up::passwords(layout, &account, &state)?;
+    let passwords = up::passwords(layout, &account, &state, None)?;
     let tools = Tools::new(binaries, account, layout.dir().to_owned());
     let mut operation = Operation { layout, passwords: &passwords, tools, state, ports, _lock: lock };
     let plans = operation.state.nodes.iter().filter(|plan| plan.name == FIRST);

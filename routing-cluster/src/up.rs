@@ -9,9 +9,7 @@ use futures_util::future::try_join_all;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    access::Access,
     account::Account,
-    archive::{Archive, ArchiveError},
     binaries::{Binaries, BinariesError},
     certificate,
     cluster::LocalCluster,
@@ -23,11 +21,13 @@ use crate::{
     node::NodeRecord,
     operation::{Operation, OperationError},
     options::ClusterOptions,
-    ports::Reservation,
+    plan,
     process::{self, KillGuard},
     progress::Progress,
+    provision::Provision,
     server,
     state::State,
+    template::Template,
 };
 
 /// The most replicas that `max_wal_senders` feeds while one of them is made.
@@ -37,6 +37,9 @@ pub(crate) const MOST_REPLICAS: u32 = 8;
 pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Result<LocalCluster, UpError> {
     if options.replicas > MOST_REPLICAS {
         return Err(UpError::TooManyReplicas { replicas: options.replicas, most: MOST_REPLICAS });
+    }
+    if options.durable && options.template.is_some() {
+        return Err(UpError::DurableTemplate);
     }
     if let Some(network) = options.allow.iter().find(|network| !network.is_loopback() && !options.tls) {
         return Err(UpError::Unencrypted { network: *network });
@@ -55,17 +58,21 @@ pub(crate) async fn up(options: &ClusterOptions, progress: &dyn Progress) -> Res
             server::settled(&node).await;
         }
     }
-    let (state, ports) = plan(options, &layout)?;
+    let (state, ports) = plan::plan(options, &layout)?;
     let account = match state.nodes.iter().find(|node| node.complete) {
         Some(node) => Account::owning(&layout.node_dir(&node.name))?,
         None => new_account?,
     };
     account.check_reach(layout.dir())?;
     account.check_reach(binaries.dir())?;
-    let passwords = passwords(&layout, &account, &state)?;
+    let template = match &options.template {
+        Some(folder) if !state.has_data() => Some(Template::find(folder, binaries.release(), options).await?),
+        _ => None,
+    };
+    let passwords = passwords(&layout, &account, &state, template.as_ref())?;
     let tools = Tools::new(binaries, account, layout.dir().to_owned());
     let operation = Operation { layout: &layout, passwords: &passwords, tools, state, ports, _lock: lock };
-    let mut up = Up { operation, progress };
+    let mut up = Up { operation, template, progress };
     let mut guard = KillGuard::default();
     up.make_and_start(&mut guard).await?;
     guard.disarm();
@@ -103,83 +110,26 @@ pub(crate) async fn find_binaries() -> Result<Binaries, BinariesError> {
     }
 }
 
-/// What the state file says, or a new plan; with the ports of all nodes that do not run reserved.
-fn plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation), UpError> {
-    if !layout.is_cluster() {
-        return new_plan(options, layout);
-    }
-    let mut state = State::read(layout)?;
-    if let Some(from) = state.restoring {
-        return Err(UpError::Restoring { dir: layout.dir().to_owned(), from });
-    }
-    let records = state.records(layout);
-    let runs = |node: &NodeRecord| process::postmaster(&node.data_dir).is_some();
-    let may_start = |node: &NodeRecord| state.condition(&node.name).may_start();
-    let begins_archive = options.archive && state.archive.is_none() && state.has_data();
-    if begins_archive && records.iter().any(runs) {
-        return Err(ArchiveError::Running.into());
-    }
-    if state.change.is_none()
-        && state.archive.as_ref().is_none_or(|archive| archive.claimed)
-        && state.nodes.iter().all(|node| node.complete)
-        && records.iter().all(|node| runs(node) || !may_start(node))
-    {
-        let remedies = state.remedies();
-        return Err(if remedies.is_empty() {
-            UpError::AlreadyRunning { dir: layout.dir().display().to_string() }
-        } else {
-            UpError::Unfit { remedies }
-        });
-    }
-    for (node, record) in state.nodes.iter().zip(&records).filter(|(node, _)| !node.complete) {
-        remove_remains(layout, record)
-            .map_err(|source| UpError::Remains { node: node.name.clone(), source })?;
-    }
-    if !state.has_data() {
-        // Nothing is left of the attempt before, so it does not bind this one to its ports.
-        return new_plan(options, layout);
-    }
-    let ports: Vec<u16> =
-        records.iter().filter(|node| !runs(node) && may_start(node)).map(|node| node.port).collect();
-    let reservation = Reservation::of(&ports)?;
-    if begins_archive {
-        state.archive = Some(Archive::planned(Archive::beside(layout.dir())?)?);
-        state.write(layout)?;
-    }
-    Ok((state, reservation))
-}
-
-fn new_plan(options: &ClusterOptions, layout: &Layout) -> Result<(State, Reservation), UpError> {
-    let archive = options.archive.then(|| Archive::planned(Archive::beside(layout.dir())?)).transpose()?;
-    let count = u16::try_from(options.replicas).unwrap_or(u16::MAX).saturating_add(1);
-    let (reservation, ports) = Reservation::neighbours(options.port, count)?;
-    let access = Access { tls: options.tls, networks: options.allow.clone() };
-    Ok((State::planned(&ports, options.durable, access).with_archive(archive), reservation))
-}
-
-/// Ends what an interrupted attempt still runs, and removes what it has written.
-fn remove_remains(layout: &Layout, node: &NodeRecord) -> std::io::Result<()> {
-    process::end_family(&node.data_dir)?;
-    match fs::remove_dir_all(layout.node_dir(&node.name)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The cluster's passwords; made, and the plan written down, before the first node is.
-pub(crate) fn passwords(layout: &Layout, account: &Account, state: &State) -> Result<Passwords, UpError> {
+pub(crate) fn passwords(
+    layout: &Layout,
+    account: &Account,
+    state: &State,
+    template: Option<&Template>,
+) -> Result<Passwords, UpError> {
     let file = layout.credentials_file();
     let failed = |path: &Path| {
         let file = path.display().to_string();
         move |source| UpError::Passwords { file, source }
     };
-    let passwords = if file.exists() {
-        Passwords::read(&file).map_err(failed(&file))?
-    } else {
-        let passwords = Passwords::generate().map_err(failed(&file))?;
-        passwords.write(&file).map_err(failed(&file))?;
-        passwords
+    let passwords = match template.map(Template::credentials_file) {
+        Some(file) => Passwords::read(&file).map_err(failed(&file))?,
+        None if file.exists() => Passwords::read(&file).map_err(failed(&file))?,
+        None => Passwords::generate().map_err(failed(&file))?,
     };
+    if template.is_some() || !file.exists() {
+        passwords.write(&file).map_err(failed(&file))?;
+    }
     let passfile = layout.replication_passfile();
     if !state.has_data() {
         state.write(layout)?;
@@ -199,6 +149,7 @@ pub(crate) fn passwords(layout: &Layout, account: &Account, state: &State) -> Re
 
 struct Up<'a> {
     operation: Operation<'a>,
+    template: Option<Template>,
     progress: &'a dyn Progress,
 }
 
@@ -233,7 +184,8 @@ impl Up<'_> {
     async fn make_all(&mut self, nodes: &[NodeRecord]) -> Result<(), UpError> {
         let Some((first, replicas)) = nodes.split_first() else { return Ok(()) };
         self.progress.step(&format!("creating {} on port {}, the primary", first.name, first.port));
-        self.operation.provision().primary(first).await?;
+        let template = self.template.as_ref();
+        Provision { template, ..self.operation.provision() }.primary(first).await?;
         self.operation.state.complete(&first.name);
         self.operation.save()?;
         self.operation.keep_archive().await?;

@@ -400,3 +400,39 @@ async fn a_dropped_up_leaves_nothing_running() {
     }
     place.up(1).await;
 }
+
+#[tokio::test]
+async fn clusters_of_one_template_begin_alike_and_go_on_alone() {
+    let (one, two, three) = (Place::new(), Place::new(), Place::new());
+    let template = Some(one.temp.path().join("templates"));
+    let options = |place: &Place| ClusterOptions { template: template.clone(), ..place.options(1) };
+    // All at once: one of them makes the template, and whoever made it as well gives way.
+    let (first, second) = tokio::join!(
+        LocalCluster::up(options(&one), &SilentProgress),
+        LocalCluster::up(options(&two), &SilentProgress)
+    );
+    let third = LocalCluster::up(options(&three), &SilentProgress).await.unwrap();
+    let clusters = [first.unwrap(), second.unwrap(), third];
+    for (number, cluster) in (1..).zip(&clusters) {
+        let app = connect(cluster, "pg1", Login::Application).await;
+        app.batch_execute(&format!("CREATE TABLE notes AS SELECT {number} AS id")).await.unwrap();
+        arrives(&connect(cluster, "pg2", Login::Application).await, number).await;
+    }
+    let mut systems = Vec::new();
+    for cluster in &clusters {
+        let superuser = connect(cluster, "pg2", Login::Superuser).await;
+        let system = "SELECT system_identifier FROM pg_control_system()";
+        systems.push(superuser.query_one(system, &[]).await.unwrap().get::<_, i64>(0));
+    }
+    assert_eq!(systems, [systems[0]; 3]);
+    let left: Vec<_> =
+        fs::read_dir(template.as_ref().unwrap()).unwrap().flatten().map(|it| it.file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    // The cluster and nothing beside it.
+    assert_eq!(fs::read_dir(two.temp.path()).unwrap().count(), 1);
+
+    let four = Place::new();
+    let durable = ClusterOptions { durable: true, ..options(&four) };
+    let refused = LocalCluster::up(durable, &SilentProgress).await.unwrap_err();
+    assert!(matches!(refused, UpError::DurableTemplate), "{refused}");
+}

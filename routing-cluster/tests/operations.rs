@@ -831,3 +831,27 @@ async fn of_two_primaries_the_promoted_one_remains() {
     }
     answer(&place.run(&["verify"]));
 }
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_the_old_data_where_it_was() {
+    let place = Place::new();
+    let cluster = place.up(1).await;
+    sql(&cluster, "pg1", "CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (1)").await;
+    has_notes(&cluster, "pg2", &[1]).await;
+    let data_dir = cluster.node("pg2").unwrap().data_dir.clone();
+    let pass = fs::read_to_string(cluster.dir().join("replication.pass")).unwrap();
+    let password = pass.trim().rsplit(':').next().unwrap();
+
+    administer(&cluster, "pg1", &["ALTER ROLE replicator PASSWORD 'another'"]).await;
+    let refused = complaint(&place.run(&["rejoin", "pg2", "--base-backup"]));
+    assert!(refused.contains("password authentication failed for user \"replicator\""), "{refused}");
+    assert!(!refused.contains(password), "{refused}");
+    // What it had may be the last that is left.
+    assert!(data_dir.join("PG_VERSION").exists());
+    assert!(!data_dir.with_extension("old").exists());
+
+    administer(&cluster, "pg1", &[&format!("ALTER ROLE replicator PASSWORD '{password}'")]).await;
+    cluster.rejoin("pg2", false, &SilentProgress).await.unwrap();
+    has_notes(&cluster, "pg2", &[1]).await;
+    assert!(!data_dir.with_extension("old").exists());
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
 use routing_core::{Consistency, DatabaseUrl, NodeConfig, Router, RouterConfig, Session};
@@ -34,6 +35,12 @@ pub struct TestCluster {
     _place: Place,
 }
 
+/// Where the empty beginnings of clusters are kept between tests: with what the tests were built into.
+fn templates() -> PathBuf {
+    let program = std::env::current_exe().expect("a test knows its program");
+    program.parent().expect("a program lies in a directory").join("cluster-templates")
+}
+
 #[derive(Debug)]
 struct Place(TempDir);
 
@@ -59,8 +66,14 @@ impl TestCluster {
             .expect("a directory for the cluster");
         let place = Place(place);
         let dir = place.0.path().join("cluster");
-        let options =
-            ClusterOptions { dir, replicas: 2, port: 0, durable: false, ..ClusterOptions::default() };
+        let options = ClusterOptions {
+            dir,
+            replicas: 2,
+            port: 0,
+            durable: false,
+            template: Some(templates()),
+            ..ClusterOptions::default()
+        };
         let servers = match LocalCluster::up(options, &SilentProgress).await {
             Ok(servers) => servers,
             Err(error) => panic!("the test's cluster does not come up: {error}"),

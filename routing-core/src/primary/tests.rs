@@ -13,6 +13,8 @@ enum Says {
     ReadOnly(u32),
     /// In recovery, streaming from the node with this number, on this timeline.
     Follows(usize, u32),
+    /// In recovery, streaming on this timeline from a server under a name that nobody here knows.
+    FollowsAlias(u32),
     /// In recovery without a WAL receiver.
     Orphan,
     /// Nothing fresh.
@@ -82,7 +84,10 @@ impl Table {
 }
 
 fn statement(index: usize, says: &Says) -> Option<(Identity, Probe)> {
+    /// An address that no node has.
+    const ALIAS: usize = 99;
     let (server, system, recovery, read_only, timeline, follows) = match says {
+        FollowsAlias(timeline) => (index, 1, true, true, Some(*timeline), Some(ALIAS)),
         Writes(timeline) => (index, 1, false, false, Some(*timeline), None),
         ReadOnly(timeline) => (index, 1, false, true, Some(*timeline), None),
         Follows(from, timeline) => (index, 1, true, true, Some(*timeline), Some(*from)),
@@ -142,6 +147,11 @@ fn the_first_primary_is_accepted_on_evidence_only() {
         ("a lone claim in another cluster than the rest", &[Foreign(1), Follows(2, 1), Orphan], None_),
         ("two claims in two clusters", &[Foreign(1), Writes(1)], Ambiguous),
         ("one server listed twice", &[Writes(1), SameAs(0, 1), Follows(0, 1)], Is(0)),
+        ("standbys know the primary by another name", &[Writes(1), FollowsAlias(1), FollowsAlias(1)], Is(0)),
+        ("under that name they follow one of two", &[Writes(2), Writes(3), FollowsAlias(2)], Is(0)),
+        ("under that name they may follow either", &[Writes(2), Writes(2), FollowsAlias(2)], Ambiguous),
+        ("a cascade under another name", &[Writes(2), Writes(3), FollowsAlias(2), Follows(2, 2)], Is(0)),
+        ("a deposed primary, the new one is not ours to reach", &[Writes(1), FollowsAlias(2)], None_),
     ];
     for (name, says, expected) in cases {
         assert_eq!(table.judge(&Lineage::default(), says, 0), *expected, "{name}");
@@ -168,6 +178,21 @@ fn a_successor_is_accepted_on_evidence_only() {
             "a rogue promotion with as many followers as the silent primary",
             &[Silent, Writes(4), Follows(0, 3), Follows(1, 4)],
             None_,
+        ),
+        (
+            "a rogue promotion while the standby follows the silent primary under another name",
+            &[Silent, Writes(4), FollowsAlias(3)],
+            None_,
+        ),
+        (
+            "a rogue promotion beside the real primary that has another name",
+            &[Writes(3), Writes(4), FollowsAlias(3)],
+            Is(0),
+        ),
+        (
+            "a standby that follows the new primary under another name",
+            &[Silent, Writes(4), FollowsAlias(4)],
+            Is(1),
         ),
         ("another cluster on a high timeline", &[Silent, Foreign(9)], None_),
         ("another cluster beside the primary", &[Writes(3), Foreign(9)], Is(0)),
