@@ -47,6 +47,12 @@ pub enum BackupError {
         /// The folder.
         folder: PathBuf,
     },
+    /// PostgreSQL's program that verifies copies is missing or broken.
+    #[error("no backup was made: the program that verifies backups does not run")]
+    NoVerifier {
+        /// What became of it.
+        source: CommandError,
+    },
     /// The server was not copied.
     #[error("no backup was made in {}", folder.display())]
     NotCopied {

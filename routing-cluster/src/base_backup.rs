@@ -21,6 +21,8 @@ use crate::{
 
 /// The longest that a backup may be copied, and again verified.
 pub(crate) const COPY: Duration = Duration::from_secs(24 * 3600);
+/// A program that only tells its version.
+const VERSION: Duration = Duration::from_secs(10);
 
 /// A primary that is copied.
 pub(crate) struct Source {
@@ -42,6 +44,8 @@ impl Source {
         label: String,
         progress: &dyn Progress,
     ) -> Result<Backup, BackupError> {
+        let no_verifier = |source| BackupError::NoVerifier { source };
+        check_verifier(&self.tools).await.map_err(no_verifier)?;
         archive::make_dir(dir, 0o700, Some(self.tools.account()))?;
         progress.step(&format!("copying {} to {}", self.node.name, folder.display()));
         let data = dir.join("data");
@@ -83,6 +87,13 @@ impl Source {
         backup.dir = finished;
         Ok(backup)
     }
+}
+
+/// Sees that copies can be verified, before hours are spent on one.
+pub(crate) async fn check_verifier(tools: &Tools) -> Result<(), CommandError> {
+    let mut command = tools.command("pg_verifybackup");
+    command.arg("--version");
+    run(command, VERSION).await.map(drop)
 }
 
 /// Compares a copy with its manifest, every byte of it, and sees that it has the WAL that it needs.

@@ -6,7 +6,7 @@ use crate::{
     account::{Account, AccountError},
     archive::ArchiveError,
     archiving::ClaimError,
-    base_backup::verify,
+    base_backup::{check_verifier, verify},
     binaries::BinariesError,
     catalog::RestoreTarget,
     cluster::LocalCluster,
@@ -78,6 +78,12 @@ pub enum RestoreError {
     /// The backup, or its archive, does not lead to the target.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// PostgreSQL's program that verifies copies is missing or broken.
+    #[error("nothing was restored: the program that verifies backups does not run")]
+    NoVerifier {
+        /// What became of it.
+        source: CommandError,
+    },
     /// A file of the backup is not what its manifest says.
     #[error("the backup {} is damaged, and nothing was restored", dir.display())]
     Damaged {
@@ -208,6 +214,7 @@ impl LocalCluster {
         account.check_reach(&backup.dir)?;
         account.check_reach(binaries.dir())?;
         let tools = Tools::new(binaries.clone(), account.clone(), backup.dir.clone());
+        check_verifier(&tools).await.map_err(|source| RestoreError::NoVerifier { source })?;
         progress.step(&format!("verifying the backup {}", backup.label));
         let damaged = |source| RestoreError::Damaged { dir: backup.dir.clone(), source };
         verify(&tools, &backup.data_dir()).await.map_err(damaged)?;

@@ -207,6 +207,25 @@ async fn backup(cluster: &LocalCluster) -> Backup {
     cluster.backup(&BackupOptions::default(), &SilentProgress).await.unwrap()
 }
 
+/// PostgreSQL's programs, of which the one that verifies backups ends at once.
+fn broken_verifier(place: &Place) -> PathBuf {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let mut programs = pids.filter_map(|process| fs::read_link(process.path().join("exe")).ok());
+    let server = programs.find(|program| program.ends_with("bin/postgres")).unwrap();
+    let dir = place.path("bin");
+    fs::create_dir(&dir).unwrap();
+    for entry in fs::read_dir(server.parent().unwrap()).unwrap().flatten() {
+        std::os::unix::fs::symlink(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    // Siblings are looked for where this one really is.
+    fs::remove_file(dir.join("postgres")).unwrap();
+    fs::copy(&server, dir.join("postgres")).unwrap();
+    fs::remove_file(dir.join("pg_verifybackup")).unwrap();
+    fs::write(dir.join("pg_verifybackup"), "#!/bin/sh\nkill -SEGV $$\n").unwrap();
+    fs::set_permissions(dir.join("pg_verifybackup"), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
 /// How many processes mention the directory in their arguments.
 fn processes_in(dir: &Path) -> usize {
     let pids = fs::read_dir("/proc").unwrap().flatten();
@@ -594,6 +613,16 @@ async fn an_interrupted_backup_is_no_backup_and_the_next_one_removes_it() {
     assert!(text.contains("could not copy the backup") && text.contains("No space left on device"), "{text}");
     assert!(!Path::new(&dir).exists());
 
+    // Nothing that cannot be verified is made, or believed.
+    let programs = broken_verifier(&place);
+    for arguments in [&["backup"][..], &["restore", "--from", &from]] {
+        let name = if arguments[0] == "backup" { "cluster" } else { "restored" };
+        let mut command = place.command(name, arguments);
+        let text = complaint(&command.env("PG_BIN_DIR", &programs).output().unwrap());
+        assert!(text.contains("the program that verifies backups does not run"), "{text}");
+    }
+    assert_eq!(names(&folder), [".lock", made.label.as_str()]);
+
     // A byte that has changed is found, and its file is named.
     let data = made.dir.join("data");
     let file = data.join("global/1262");
@@ -715,4 +744,24 @@ async fn create_and_back_up_without_archive(place: &Place, options: &mut Restore
     options.from = backup(&plain).await.dir;
     options.target = RestoreTarget::End;
     assert_eq!(options.from.parent().unwrap(), place.path("plain-archive/backups"));
+}
+
+#[tokio::test]
+async fn an_encrypted_cluster_is_restored_encrypted() {
+    let place = Place::new();
+    let options = ClusterOptions { tls: true, ..place.options("cluster", 0, true) };
+    let cluster = LocalCluster::up(options, &SilentProgress).await.unwrap();
+    let old = fs::read_to_string(cluster.root_certificate().unwrap()).unwrap();
+    backup(&cluster).await;
+    cluster.down(true).await.unwrap();
+    let (restored, _) = place.restore(RestoreTarget::End).await.unwrap();
+    // Its own authority vouches for it: the old one's key went with the old cluster.
+    assert_ne!(fs::read_to_string(restored.root_certificate().unwrap()).unwrap(), old);
+    assert_eq!(restored.status().await.nodes[0].role, Some(NodeRole::Primary));
+    let it = restored.credentials(Login::Application);
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(restored.nodes()[0].port);
+    config.user(&it.user).password(&it.password).dbname(&it.database);
+    let plain = config.connect(NoTls).await.err().unwrap();
+    assert_eq!(plain.code().unwrap().code(), "28000", "{plain}");
 }
