@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    process::Child,
+    time::{Instant, sleep},
+};
 
 use crate::{
     archive::restore_command,
@@ -13,9 +16,8 @@ use crate::{
     description::Backup,
     follow::timeline,
     node::NodeRecord,
-    operation::{Operation, OperationError, asked},
+    operation::{Operation, OperationError, asked, files},
     position::Lsn,
-    process,
     progress::Progress,
     provision::Provision,
     restore::{RestoreError, Restored},
@@ -24,8 +26,8 @@ use crate::{
     sql::{Session, SqlError},
 };
 
-/// How long the server may take until it lets anybody in: it first replays the WAL of the backup itself.
-const CONSISTENT_SECONDS: u64 = 7 * 24 * 3600;
+/// How long one attempt to connect to the recovering server may take.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two looks at how far it is.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often a person is told.
@@ -100,7 +102,7 @@ fn own_settings(text: &str) -> String {
 }
 
 impl Operation<'_> {
-    /// Starts the prepared node, waits until it has left its recovery, and sees it take a write.
+    /// Starts the prepared node, waits until it has left its recovery, sees it take a write, and stops it.
     pub(crate) async fn recover(
         &self,
         node: &NodeRecord,
@@ -108,16 +110,24 @@ impl Operation<'_> {
         progress: &dyn Progress,
     ) -> Result<Restored, RestoreError> {
         progress.step(&format!("replaying the WAL up to {}", recovery.target));
-        let superuser = self.passwords.credentials(Login::Superuser);
-        let started = server::start_within(&self.tools, node, &superuser, CONSISTENT_SECONDS).await;
-        started.map_err(|error| ended(node, recovery, error))?;
-        let session = match self.session(node).await {
-            Ok(session) => session,
-            Err(error) => return Err(self.ended_or(node, recovery, error)),
+        let mut server = self.supervised(node).map_err(files("start", node))?;
+        let session = loop {
+            let superuser = self.passwords.credentials(Login::Superuser);
+            match Session::connect(node.port, &superuser, ATTEMPT).await {
+                Ok(session) => break session,
+                Err(error) if has_ended(&mut server) => return Err(ended(node, recovery, error)),
+                // It first replays the WAL of the backup itself, which has no time limit either.
+                Err(_) => sleep(LOOK_AGAIN).await,
+            }
         };
         let (lsn, time) = match replayed(&session, progress).await {
             Ok(reached) => reached,
-            Err(error) => return Err(self.ended_or(node, recovery, asked(node)(error))),
+            Err(error) => {
+                return Err(match ends_soon(&mut server).await {
+                    true => ended(node, recovery, error),
+                    false => asked(node)(error).into(),
+                });
+            }
         };
         let sql = asked(node);
         session.run("write", "SET synchronous_commit = local").await.map_err(&sql)?;
@@ -126,17 +136,33 @@ impl Operation<'_> {
         let odd = |_| sql(SqlError::Statement { doing: "tell the position", answer: lsn.clone() });
         let reached: Lsn = lsn.parse().map_err(odd)?;
         let time = time.and_then(|time| time.parse().ok());
+        drop(session);
+        server::stop(&self.tools, node).await.map_err(OperationError::from)?;
+        drop(server);
         Ok(Restored { backup: recovery.backup.clone(), time, lsn: reached, timeline })
     }
 
-    /// An error of a session, or of the server that has ended under it.
-    fn ended_or(&self, node: &NodeRecord, recovery: &Recovery, error: OperationError) -> RestoreError {
-        if process::postmaster(&node.data_dir).is_some() {
-            return error.into();
-        }
-        let log = last_lines(&fs::read_to_string(&node.log_file).unwrap_or_default());
-        ended(node, recovery, ServerError::Start { node: node.name.clone(), log, source: None })
+    /// Starts the server as a child that dies with this process, however it ends: half a recovery is worth nothing.
+    fn supervised(&self, node: &NodeRecord) -> io::Result<Child> {
+        self.tools.account().write(&node.log_file, "")?;
+        let log = fs::File::options().append(true).open(&node.log_file)?;
+        let mut command = self.tools.leashed("postgres");
+        command.arg("-D").arg(&node.data_dir).stdout(log.try_clone()?).stderr(log);
+        command.spawn()
     }
+}
+
+/// A session ends a moment before the server that has closed it.
+async fn ends_soon(server: &mut Child) -> bool {
+    let begun = Instant::now();
+    while !has_ended(server) && begun.elapsed() < ATTEMPT {
+        sleep(LOOK_AGAIN).await;
+    }
+    has_ended(server)
+}
+
+fn has_ended(server: &mut Child) -> bool {
+    !matches!(server.try_wait(), Ok(None))
 }
 
 /// Waits until the server has left its recovery; returns the last position and the last commit that it has replayed.
@@ -165,10 +191,14 @@ async fn replayed(session: &Session, progress: &dyn Progress) -> Result<(String,
 }
 
 /// Why the server has ended, by its own log.
-fn ended(node: &NodeRecord, recovery: &Recovery, error: ServerError) -> RestoreError {
+fn ended(node: &NodeRecord, recovery: &Recovery, error: SqlError) -> RestoreError {
     let text = fs::read_to_string(&node.log_file).unwrap_or_default();
     if !text.contains(NOT_REACHED) {
-        return RestoreError::Recovery(error);
+        let (node, log) = (node.name.clone(), last_lines(&text));
+        return RestoreError::Recovery(match log.is_empty() {
+            false => ServerError::Start { node, log, source: None },
+            true => ServerError::NotAccepting { node, log, source: error },
+        });
     }
     let lines = text.lines().filter(|line| line.contains(NOT_REACHED));
     let log = last_lines(&lines.collect::<Vec<_>>().join("\n"));

@@ -21,7 +21,6 @@ use crate::{
     progress::Progress,
     recovery::{self, Recovery},
     restore::{RestoreError, RestoreOptions, Restored},
-    server,
     state::State,
     up,
 };
@@ -124,9 +123,8 @@ impl Operation<'_> {
         provision.certify(node).map_err(files("write the certificate of", node))?;
         self.ports.release(node.port);
         let restored = self.recover(node, recovery, progress).await?;
-        // The settings of the recovery would be there until the next start.
+        // The settings of the recovery would otherwise be there until the next start.
         progress.step(&format!("starting {} as the primary", node.name));
-        server::stop(&self.tools, node).await.map_err(OperationError::from)?;
         provision.configure(node, false).map_err(files("write the configuration of", node))?;
         provision.start(node).await.map_err(OperationError::from)?;
         Ok(restored)

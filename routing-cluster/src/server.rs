@@ -84,22 +84,12 @@ pub(crate) async fn start(
     node: &NodeRecord,
     superuser: &Credentials,
 ) -> Result<(), ServerError> {
-    start_within(tools, node, superuser, START_SECONDS).await
-}
-
-/// The same for a server that has more to do first.
-pub(crate) async fn start_within(
-    tools: &Tools,
-    node: &NodeRecord,
-    superuser: &Credentials,
-    seconds: u64,
-) -> Result<(), ServerError> {
     let log_start = fs::metadata(&node.log_file).map_or(0, |metadata| metadata.len());
     remove_stale_locks(node);
     let mut command = tools.command("pg_ctl");
-    command.args(["start", "--silent", "--wait", "--timeout", &seconds.to_string()]);
+    command.args(["start", "--silent", "--wait", "--timeout", &START_SECONDS.to_string()]);
     command.arg("--pgdata").arg(&node.data_dir).arg("--log").arg(&node.log_file);
-    let deadline = Duration::from_secs(seconds) + GRACE;
+    let deadline = Duration::from_secs(START_SECONDS) + GRACE;
     if let Err(error) = run(command, deadline).await {
         let log = log_tail(&node.log_file, log_start);
         let explained = matches!(error, CommandError::Failed { .. }) && !log.is_empty();

@@ -656,15 +656,15 @@ async fn an_interrupted_restore_is_repeated_and_nothing_takes_its_place() {
     // While it is copied, while it recovers, and when it has left its recovery.
     for sign in ["pg1/data/base", "pg1/data/postmaster.pid", "pg1/data/pg_wal/00000002.history"] {
         kill_when(place.spawn("restored", &arguments), || dir.join(sign).exists()).await;
+        nobody_works_in(&dir).await;
         let refused = LocalCluster::up(place.options("restored", 0, false), &SilentProgress).await;
         let refused = refused.unwrap_err();
         assert!(matches!(&refused, UpError::Restoring { .. }), "{sign}: {refused}");
         let status = answer(&place.run("restored", &["status"]));
         assert!(status.contains("! the restore from") && status.contains("was interrupted"), "{status}");
     }
-    // What the killed restore has started ends with the next one, or with the removal of the directory.
     answer(&place.run("restored", &["down", "--purge"]));
-    nobody_works_in(&dir).await;
+    assert!(!dir.exists());
     kill_when(place.spawn("restored", &arguments), || dir.join("pg1/data/postmaster.pid").exists()).await;
     let (restored, _) = place.restore(RestoreTarget::End).await.unwrap();
     assert_eq!(notes(&restored, "pg1").await, (1..40).collect::<Vec<_>>());
