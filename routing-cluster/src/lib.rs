@@ -48,8 +48,8 @@
 //! An *operation* holds the cluster's lock. A *change* of the primary is to *promote* a *candidate* after a *fence* around
 //! its predecessor, or a *switchover*: a *handover* without loss. The others *follow* the new primary, each by its own
 //! *slot*. A node that cannot is taken back by *rejoin*, which is a *rewind* or a copy. *Replicas* are added, and leave by
-//! *removal*; *sync* is whether commits wait for them, and to *verify* is to compare them. The command's *arguments* and
-//! the *table* that it prints are for people.
+//! *removal*; *sync* is whether commits wait for them, and to *verify* is to compare them. *Fragments* are the settings for
+//! servers in production. The command's *arguments* and the *table* that it prints are for people.
 
 mod access;
 mod account;
@@ -72,6 +72,7 @@ mod error;
 mod expiry;
 mod fence;
 mod follow;
+mod fragments;
 mod handover;
 mod layout;
 mod memory;
@@ -122,6 +123,7 @@ pub use description::Backup;
 pub use error::{DownError, NodeError, OpenError, UnknownNode, UpError};
 pub use fence::FenceError;
 pub use follow::Unfollowed;
+pub use fragments::{Fragment, production_settings};
 pub use layout::DirectoryError;
 pub use node::NodeRecord;
 pub use operation::OperationError;
