@@ -65,6 +65,7 @@ mod error;
 mod fence;
 mod follow;
 mod handover;
+pub mod host;
 mod layout;
 mod memory;
 mod node;

@@ -1,6 +1,7 @@
 //! The command `routing-cluster`: the library's operations, for a person at a terminal.
 
 mod arguments;
+mod host_command;
 mod table;
 
 use std::{error::Error, path::Path, process::ExitCode};
@@ -12,7 +13,10 @@ use routing_cluster::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{Action, Cli, UpFlags};
+use crate::{
+    arguments::{Action, Cli, UpFlags},
+    host_command::PromoteFlags,
+};
 
 type Failure = Box<dyn Error>;
 
@@ -70,6 +74,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Action::Stop(name) => Ok(LocalCluster::open(&dir).await?.stop(&name.node).await?),
         Action::Start(name) => Ok(LocalCluster::open(&dir).await?.start(&name.node).await?),
         Action::Down { purge } => Ok(LocalCluster::open(&dir).await?.down(purge).await?),
+        Action::Join(flags) => host_command::join(flags, progress).await,
+        Action::Promote(PromoteFlags { data_dir: Some(data_dir), force, .. }) => {
+            interruptible(host_command::promote(&data_dir, force, progress)).await
+        }
         change => interruptible(operate(change, &dir, progress)).await,
     }
 }
@@ -82,7 +90,9 @@ async fn operate(action: Action, dir: &Path, progress: &dyn Progress) -> Result<
             cluster.add_replica(node.as_deref(), from.as_deref(), progress).await.map(drop)?
         }
         Action::RemoveReplica { name, purge } => cluster.remove_replica(&name.node, purge, progress).await?,
-        Action::Promote { name, force } => cluster.promote(&name.node, force, progress).await.map(drop)?,
+        Action::Promote(PromoteFlags { node: Some(node), force, .. }) => {
+            cluster.promote(&node, force, progress).await.map(drop)?
+        }
         Action::Switchover(name) => cluster.switchover(&name.node, progress).await.map(drop)?,
         Action::Rejoin { name, base_backup } => {
             cluster.rejoin(&name.node, base_backup, progress).await.map(drop)?
