@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use routing_cluster::{
     Progress,
     host::{self, JoinOptions, PrimaryUrl},
@@ -38,12 +38,13 @@ pub(crate) struct JoinFlags {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["node", "data_dir"])))]
 pub(crate) struct PromoteFlags {
     /// The node's name, such as pg2.
-    #[arg(value_name = "NAME", required_unless_present = "data_dir")]
+    #[arg(value_name = "NAME")]
     pub(crate) node: Option<String>,
     /// Promote the standby in this data directory instead of a node of the cluster.
-    #[arg(long, value_name = "DIR", conflicts_with = "node")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Promote although the old primary may be alive, or another replica has more: LOSES WRITES.
     #[arg(long)]
