@@ -198,6 +198,18 @@ fn report(output: &Output) -> String {
     text
 }
 
+/// What a command that must succeed has answered.
+fn answer(output: &Output) -> String {
+    report(output);
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn sorted(words: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = words.split_whitespace().collect();
+    words.sort_unstable();
+    words
+}
+
 /// What a command that must fail has said.
 fn complaint(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
@@ -273,6 +285,14 @@ async fn a_host_gets_a_standby_and_joining_again_changes_nothing() {
         name.contains("routing-cluster-join") || name.contains("pgpass") || name.contains(".join")
     });
     assert_eq!(remains.count(), 0);
+
+    // The server has all of its user's groups: one of them may be the only one that reads its key.
+    let lock = fs::read_to_string(dir.join("postmaster.pid")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", lock.lines().next().unwrap())).unwrap();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap().to_owned();
+    let owner = fs::metadata(&dir).unwrap().uid().to_string();
+    let user = Command::new("id").args(["--groups", "--", &owner]).output().unwrap();
+    assert_eq!(sorted(&groups), sorted(&answer(&user)));
 
     let settings = fs::read(dir.join("postgresql.auto.conf")).unwrap();
     let running = fs::read(dir.join("postmaster.pid")).unwrap();
@@ -534,6 +554,78 @@ async fn a_failed_copy_leaves_the_directory_and_the_slot_as_they_were() {
 }
 
 #[tokio::test]
+async fn a_slot_that_has_lost_its_wal_is_made_anew_and_a_quiet_process_list_is_no_hindrance() {
+    let host = Host::plain().await;
+    host.administer(
+        host.port(),
+        &[
+            "SELECT pg_create_physical_replication_slot('s1', true)",
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '2MB'",
+            "ALTER SYSTEM SET wal_keep_size = 0",
+            "ALTER SYSTEM SET min_wal_size = '2MB'",
+            "ALTER SYSTEM SET update_process_title = off",
+            "SELECT pg_reload_conf()",
+        ],
+    )
+    .await;
+    let fill = "SELECT pg_logical_emit_message(false, 'x', repeat('x', 900000))";
+    let begun = Instant::now();
+    while host.value(host.port(), "SELECT wal_status FROM pg_replication_slots").await != "lost" {
+        assert!(begun.elapsed() < PATIENCE, "the slot loses nothing");
+        host.administer(host.port(), &[fill, "SELECT pg_switch_wal()", "CHECKPOINT"]).await;
+    }
+    let port = free_port();
+    report(&host.joining("s1", port).output().unwrap());
+    assert_eq!(host.slots(host.port()).await, "s1:true:true");
+    assert_ne!(host.value(host.port(), "SELECT wal_status FROM pg_replication_slots").await, "lost");
+    assert!(report(&host.joining("s1", port).output().unwrap()).contains("streams already"));
+    host.replicates(host.port(), port).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_cannot_stream_is_said_to_and_left_as_it_was() {
+    let host = Host::plain().await;
+    let (port, dir) = (free_port(), host.dir("s1"));
+    report(&host.joining("s1", port).output().unwrap());
+    end_server(&dir, "-INT");
+    let begun = Instant::now();
+    while host.slots(host.port()).await != "s1:false:true" {
+        assert!(begun.elapsed() < PATIENCE, "the slot stays in use");
+        sleep(Duration::from_millis(20)).await;
+    }
+    host.administer(
+        host.port(),
+        &[
+            "SELECT pg_drop_replication_slot('s1')",
+            "ALTER SYSTEM SET wal_keep_size = 0",
+            "ALTER SYSTEM SET min_wal_size = '2MB'",
+            "ALTER SYSTEM SET max_wal_size = '2MB'",
+            "SELECT pg_reload_conf()",
+        ],
+    )
+    .await;
+    let needed =
+        host.value(host.port(), "SELECT min(name) FROM pg_ls_waldir() WHERE length(name) = 24").await;
+    let fill = "SELECT pg_logical_emit_message(false, 'x', repeat('x', 900000))";
+    while host.value(host.port(), "SELECT min(name) FROM pg_ls_waldir() WHERE length(name) = 24").await
+        == needed
+        || host.value(host.port(), "SELECT pg_current_wal_lsn() < '0/2000000'").await == "true"
+    {
+        assert!(begun.elapsed() < PATIENCE, "no WAL goes");
+        host.administer(host.port(), &[fill, "SELECT pg_switch_wal()", "CHECKPOINT"]).await;
+    }
+    let before = fs::read(dir.join("postgresql.auto.conf")).unwrap();
+    let mut joining = host.joining("s1", port);
+    joining.env_remove("PGPASSFILE").env("PGPASSWORD", host.password());
+    let said = complaint(&joining.output().unwrap());
+    assert!(said.contains("does not stream from") && said.contains("has already been removed"), "{said}");
+    assert_eq!(processes(dir.to_str().unwrap()), []);
+    assert_eq!(fs::read(dir.join("postgresql.auto.conf")).unwrap(), before);
+    assert_eq!(host.slots(host.port()).await, "");
+    assert!(!host.dir("s1.pgpass").exists());
+}
+
+#[tokio::test]
 async fn a_mount_point_is_filled_and_a_full_one_is_left_empty() {
     let host = Host::plain().await;
     let (dir, port) = (host.dir("s1"), free_port());
@@ -698,6 +790,21 @@ async fn a_primary_with_its_configuration_elsewhere_gets_a_standby_all_the_same(
     let written = fs::read_to_string(host.dir("s1").join("postgresql.conf")).unwrap();
     assert!(written.contains("max_connections = '120'"), "{written}");
     assert!(report(&host.joining("s1", port).output().unwrap()).contains("streams already"));
+
+    // The standby's own configuration moves out, too; how it was started says where to.
+    end_server(&host.dir("s1"), "-INT");
+    let outside = etc.join("standby.conf");
+    fs::rename(host.dir("s1").join("postgresql.conf"), &outside).unwrap();
+    let rules = line("hba_file", &etc.join("pg_hba.conf")) + &line("ident_file", &etc.join("pg_ident.conf"));
+    let text = fs::read_to_string(&outside).unwrap() + &rules + &line("data_directory", &host.dir("s1"));
+    fs::write(&outside, text).unwrap();
+    let standby = Stray::start(&host.dir("s1"), &["-c", &format!("config_file={}", outside.display())]);
+    host.connect(port, Login::Superuser).await;
+    assert!(report(&host.joining("s1", port).output().unwrap()).contains("streams already"));
+    drop(standby);
+    assert!(report(&host.joining("s1", port).output().unwrap()).contains("was started"));
+    assert!(!host.dir("s1").join("postgresql.conf").exists());
+
     // The old primary, seen from the standby, runs with a configuration of its own.
     let said = complaint(&host.promoting("s1", &[]));
     assert!(said.contains("runs and is a primary"), "{said}");

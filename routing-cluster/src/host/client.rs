@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::process::Command;
+
 use super::{conninfo::Conninfo, password::Password, programs::Programs, refusal::UpstreamError};
-use crate::command::run;
 
 /// How long libpq may take to connect to one address, in seconds, unless the URL says otherwise.
 const CONNECT_SECONDS: &str = "5";
@@ -34,24 +35,28 @@ impl Client<'_> {
         conninfo.set("dbname", "replication");
         conninfo.set_default("connect_timeout", CONNECT_SECONDS);
         conninfo.set_default("application_name", "routing-cluster");
-        let mut command = self.programs.command("psql");
-        match self.password {
-            Password::None => {}
-            // For a moment, and readable by root and the servers' user alone; the standby gets a file.
-            Password::Known(secret) => {
-                command.env("PGPASSWORD", secret.reveal());
+        let conninfo = conninfo.render();
+        let prepare = |psql: &mut Command| {
+            match self.password {
+                Password::None => {}
+                // For a moment, and readable by root and the servers' user alone; the standby gets a file.
+                Password::Known(secret) => {
+                    psql.env("PGPASSWORD", secret.reveal());
+                }
+                Password::File(file) => {
+                    psql.env("PGPASSFILE", file);
+                }
             }
-            Password::File(file) => {
-                command.env("PGPASSFILE", file);
-            }
-        }
-        command.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
-        // With codes, because words come in the server's language.
-        command.args(["--set", "ON_ERROR_STOP=1", "--set", "VERBOSITY=verbose"]);
-        command.arg("--dbname").arg(conninfo.render());
-        command.args(commands.iter().flat_map(|text| ["--command", text]));
-        let output =
-            run(command, ANSWER).await.map_err(|error| UpstreamError::of_program(&self.at(), error))?;
+            psql.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
+            // With codes, because words come in the server's language.
+            psql.args(["--set", "ON_ERROR_STOP=1", "--set", "VERBOSITY=verbose", "--dbname", &conninfo]);
+            psql.args(commands.iter().flat_map(|text| ["--command", text]));
+        };
+        let output = self
+            .programs
+            .run("psql", prepare, ANSWER)
+            .await
+            .map_err(|error| UpstreamError::of_program(&self.at(), error))?;
         Ok(output.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
     }
 }

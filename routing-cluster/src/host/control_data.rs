@@ -2,11 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
+use tokio::process::Command;
+
 use super::programs::Programs;
-use crate::{
-    command::{CommandError, run},
-    handover::control_value,
-};
+use crate::{command::CommandError, handover::control_value};
 
 /// `pg_controldata` reads one small file.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,9 +26,10 @@ pub(super) struct ControlData {
 impl ControlData {
     /// Reads it with the programs of the directory's own release.
     pub(super) async fn read(programs: &Programs, data_dir: &Path) -> Result<ControlData, CommandError> {
-        let mut command = programs.command("pg_controldata");
-        command.arg("--pgdata").arg(data_dir);
-        Ok(ControlData::parse(&run(command, DEADLINE).await?))
+        let prepare = |command: &mut Command| {
+            command.arg("--pgdata").arg(data_dir);
+        };
+        Ok(ControlData::parse(&programs.run("pg_controldata", prepare, DEADLINE).await?))
     }
 
     fn parse(text: &str) -> ControlData {

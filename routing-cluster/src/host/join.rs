@@ -139,8 +139,8 @@ pub async fn join(options: &JoinOptions, progress: &dyn Progress) -> Result<Join
         return Err(JoinError::SlotName { slot: slot.clone() });
     }
     let directory = DataDirectory::locate(&options.data_dir)?;
-    let lock = if directory.path().exists() { Some(directory.lock()?) } else { None };
     let account = directory.account()?;
+    let lock = if directory.path().exists() { Some(directory.lock()?) } else { None };
     let asking = Programs::find(None, &account, directory.parent()).await?;
     let mut contents = directory.contents()?;
     let mut fresh = false;
@@ -156,8 +156,8 @@ pub async fn join(options: &JoinOptions, progress: &dyn Progress) -> Result<Join
 
     let (conninfo, password) = access(options, &asking)?;
     if let Password::Known(_) = password {
-        // The standby's own password file goes there.
-        directory.check_writable_parent()?;
+        let parent = directory.parent().to_owned();
+        directory.check_writable_parent().map_err(|_| JoinError::NoPlaceForPassword { parent })?;
     }
     let client = Client { programs: &asking, conninfo, password: &password };
     progress.step(&format!("asking the primary at {}", client.at()));
@@ -200,12 +200,12 @@ pub async fn abandon(options: &JoinOptions) -> Result<bool, JoinError> {
     if !directory.path().exists() {
         return Ok(false);
     }
+    let account = directory.account()?;
     let _lock = directory.lock()?;
     let Contents::Remains(remains) = directory.contents()? else { return Ok(false) };
     if remains.complete() {
         return Ok(false);
     }
-    let account = directory.account()?;
     let programs = Programs::find(None, &account, directory.parent()).await?;
     let (conninfo, password) = access(options, &programs)?;
     let client = Client { programs: &programs, conninfo, password: &password };

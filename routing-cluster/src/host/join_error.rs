@@ -111,6 +111,15 @@ pub enum JoinError {
     /// The password was not to be had.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The standby's password file cannot be written.
+    #[error(
+        "the standby needs a password file beside its data directory, and {} may not be written to: give PGPASSFILE with a file of the servers' user, or run this command as root",
+        parent.display()
+    )]
+    NoPlaceForPassword {
+        /// The directory above the data directory.
+        parent: PathBuf,
+    },
     /// The primary was not reached, or did not let the standby in.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -150,7 +159,7 @@ pub enum JoinError {
     },
     /// The server started, and does not stream.
     #[error(
-        "the standby on {} does not stream from {at}: nothing has moved for a minute, or it has ended{}",
+        "the standby on {} does not stream from {at}: nothing moves, or it has ended; if WAL that it needs is gone there, empty the directory and join again{}",
         path.display(), quoted(.log)
     )]
     NotStreaming {

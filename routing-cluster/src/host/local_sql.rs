@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::process::Command;
+
 use super::{conninfo::Conninfo, server::HostServer};
-use crate::command::run;
 
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -25,10 +26,12 @@ impl HostServer<'_> {
         ] {
             conninfo.set(keyword, value);
         }
-        let mut command = self.programs.command("psql");
-        command.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
-        command.arg("--dbname").arg(conninfo.render()).args(["--command", query]);
-        let output = run(command, ANSWER).await.ok()?;
+        let conninfo = conninfo.render();
+        let prepare = |psql: &mut Command| {
+            psql.args(["--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align"]);
+            psql.args(["--dbname", &conninfo, "--command", query]);
+        };
+        let output = self.programs.run("psql", prepare, ANSWER).await.ok()?;
         output.lines().next().map(|line| line.split('|').map(str::to_owned).collect())
     }
 }

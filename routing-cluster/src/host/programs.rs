@@ -1,11 +1,24 @@
 //! PostgreSQL's programs on this host, run as the servers' user would run them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{process::Command, task::spawn_blocking};
 
 use super::leash;
-use crate::{account::Account, binaries::Binaries, binaries::BinariesError, command::Tools};
+use crate::{
+    account::Account,
+    binaries::{Binaries, BinariesError},
+    command::{CommandError, Tools, run},
+};
+
+/// Becomes another user with all of that user's groups, one of which may be the only one that reads the server's key
+/// (Debian's `ssl-cert`). Part of util-linux; without it, the groups are left out.
+const SWITCH: &str = "setpriv";
 
 /// The programs of one release.
 #[derive(Debug)]
@@ -14,6 +27,7 @@ pub(super) struct Programs {
     dir: PathBuf,
     home: PathBuf,
     release: u32,
+    switch: Option<PathBuf>,
 }
 
 impl Programs {
@@ -30,13 +44,12 @@ impl Programs {
             return Err(BinariesError::NoClient { dir: binaries.dir().to_owned() });
         }
         let (release, dir) = (binaries.release(), binaries.dir().to_owned());
-        let home = account.home().unwrap_or_else(|| directory.to_owned());
-        Ok(Programs {
-            tools: Tools::new(binaries, account.clone(), directory.to_owned()),
-            dir,
-            home,
-            release,
-        })
+        let home = account.home();
+        // A user whom the system does not know has no groups to take along.
+        let switch = home.as_ref().and_then(|_| on_path(SWITCH));
+        let home = home.unwrap_or_else(|| directory.to_owned());
+        let tools = Tools::new(binaries, account.clone(), directory.to_owned());
+        Ok(Programs { tools, dir, home, release, switch })
     }
 
     /// The major release.
@@ -50,14 +63,53 @@ impl Programs {
 
     /// Prepares a program; it dies when its future is dropped. The home is the servers' user's own: certificates are looked
     /// for there, by the server as well.
-    pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = self.tools.command(program);
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.with_groups(self.tools.command(program));
         command.env("HOME", &self.home);
         command
     }
 
-    /// The same for a program that also dies with this process: for work that may take hours, and is worth nothing alone.
+    /// The same command as the same user, but with the user's groups.
+    fn with_groups(&self, prepared: Command) -> Command {
+        let (Some(switch), Some((uid, gid))) = (&self.switch, self.account().switch()) else {
+            return prepared;
+        };
+        let prepared = prepared.as_std();
+        let mut command = Command::new(switch);
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).args(["--init-groups", "--"]);
+        command.arg(prepared.get_program()).args(prepared.get_args());
+        command.env_clear().envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(prepared.get_current_dir().unwrap_or_else(|| Path::new("/")));
+        command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+        command
+    }
+
+    /// Runs a program to its end and returns what it wrote to standard output. Errors name it, whatever it was started by.
+    pub(super) async fn run(
+        &self,
+        program: &str,
+        prepare: impl FnOnce(&mut Command),
+        deadline: Duration,
+    ) -> Result<String, CommandError> {
+        let mut command = self.command(program);
+        prepare(&mut command);
+        let program = program.to_owned();
+        run(command, deadline).await.map_err(|error| match error {
+            CommandError::Spawn { source, .. } => CommandError::Spawn { program, source },
+            CommandError::Failed { status, output, .. } => CommandError::Failed { program, status, output },
+            CommandError::TimedOut { deadline, output, .. } => {
+                CommandError::TimedOut { program, deadline, output }
+            }
+        })
+    }
+
+    /// Prepares a program that also dies with this process: for work that may take hours, and is worth nothing alone.
     pub(super) fn leashed(&self, program: &str) -> Command {
         leash::leashed(self.command("/bin/sh"), self.dir.join(program).as_os_str())
     }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }

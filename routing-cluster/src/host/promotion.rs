@@ -17,17 +17,10 @@ use super::{
     promote_error::PromoteError,
     server::HostServer,
 };
-use crate::{
-    command::{CommandError, run},
-    error::with_causes,
-    process,
-    progress::Progress,
-};
+use crate::{command::CommandError, error::with_causes, process, progress::Progress};
 
 /// How long a promotion may take: it replays what was received, and flushes.
 const PROMOTION_SECONDS: u64 = 60;
-/// `pg_ctl` is given this much longer than the deadline it was told, to report it itself.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long the control file may take to tell what `pg_ctl` has seen already.
 const TOLD: Duration = Duration::from_secs(10);
 /// Between two looks at it.
@@ -101,9 +94,9 @@ pub async fn promote(
     if !path.exists() {
         return Err(not_a_server());
     }
+    let account = directory.account()?;
     let _lock = directory.lock()?;
     let Contents::Server(found) = directory.contents()? else { return Err(not_a_server()) };
-    let account = directory.account()?;
     let programs = Programs::find(Some(found.release), &account, directory.parent()).await?;
     if !found.running {
         let standby = found.role == Role::Standby;
@@ -225,10 +218,7 @@ impl Promotion<'_> {
         let (path, before) = (self.server.data_dir, self.timeline(data));
         self.progress.step("promoting");
         let log = self.server.log_start();
-        let mut command = self.server.programs.command("pg_ctl");
-        command.args(["promote", "--silent", "--wait", "--timeout", &PROMOTION_SECONDS.to_string()]);
-        command.arg("--pgdata").arg(path);
-        let done = run(command, Duration::from_secs(PROMOTION_SECONDS) + GRACE).await;
+        let done = self.server.promote(PROMOTION_SECONDS).await;
         let begun = Instant::now();
         let mut said = done.err().map(|error| with_causes(&error)).unwrap_or_default();
         while said.is_empty() {

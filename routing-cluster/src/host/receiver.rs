@@ -4,7 +4,7 @@
 //! it has received something. On an idle primary whose WAL ends with a segment that does not happen, and then the slot says
 //! that it is in use and what the standby has confirmed.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +18,10 @@ use crate::{process, status::parse_lsn};
 /// How long a standby may stand still, without replaying or receiving anything, before it counts as one that does not
 /// stream. While it catches up it is waited for.
 const STILL: Duration = Duration::from_secs(60);
+/// Receivers that were seen to come and go, and how long the standby stands still meanwhile, before their reason will not
+/// go away by itself: a new one comes every `wal_retrieve_retry_interval`, 5 s by default.
+const IN_VAIN: usize = 5;
+const IN_VAIN_FOR: Duration = Duration::from_secs(10);
 /// How long a receiver that names no position must have been the same process before the slot is asked: one that cannot
 /// connect ends at once.
 const STEADY: Duration = Duration::from_millis(700);
@@ -73,6 +77,7 @@ pub(super) async fn streams(
     let wanted = parse_lsn(&identity.position).unwrap_or(u64::MAX);
     let (mut last, mut moved) = (None, Instant::now());
     let mut steady: Option<(i32, Instant)> = None;
+    let mut receivers = HashSet::new();
     loop {
         if process::postmaster(server.data_dir).is_none() {
             return Err(NotStreaming::Ended);
@@ -91,12 +96,14 @@ pub(super) async fn streams(
             (Some((pid, _)), _) => steady = Some((pid, Instant::now())),
             (None, _) => steady = None,
         }
-        // A receiver that comes and goes in vain is no progress.
         let now = Some((replay, receiver.and_then(|(_, received)| received)));
         if now != last {
             (last, moved) = (now, Instant::now());
+            receivers.clear();
         }
-        if moved.elapsed() > STILL {
+        receivers.extend(receiver.map(|(pid, _)| pid));
+        let in_vain = receivers.len() > IN_VAIN && moved.elapsed() > IN_VAIN_FOR;
+        if in_vain || moved.elapsed() > STILL {
             return Err(NotStreaming::Still);
         }
         sleep(LOOK_AGAIN).await;

@@ -140,7 +140,7 @@ const KNOWN: [(&[&str], Make); 10] = [
     ),
     (
         &[
-            "exceeds max_wal_senders",
+            "requested standby connections exceeds",
             "too many clients",
             "too many connections",
             "connection slots are reserved",
@@ -272,6 +272,12 @@ mod tests {
             (
                 failed(
                     "FATAL:  number of requested standby connections exceeds max_wal_senders (currently 10)",
+                ),
+                "NoRoom",
+            ),
+            (
+                failed(
+                    "FATAL:  number of requested standby connections exceeds \"max_wal_senders\" (currently 1)",
                 ),
                 "NoRoom",
             ),

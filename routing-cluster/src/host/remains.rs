@@ -292,6 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn half_way_it_is_no_servers_and_a_standbys_first() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("data");
+        let remains = copied(&dir);
+        // Something that cannot be renamed over.
+        fs::create_dir_all(dir.join("base/x")).unwrap();
+        fs::create_dir_all(dir.join("global/x")).unwrap();
+        remains.put_in_place(&dir).unwrap_err();
+        assert!(dir.join(SIGNAL).exists() && !dir.join(VERSION).exists());
+    }
+
+    #[test]
     fn a_cleared_directory_is_as_it_was_before() {
         let temp = tempfile::tempdir().unwrap();
         let (absent, empty) = (temp.path().join("absent"), temp.path().join("empty"));

@@ -7,12 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::process::Command;
+
 use super::{configuration::Place, programs::Programs};
-use crate::{
-    command::{CommandError, run},
-    process,
-    server::log_tail,
-};
+use crate::{command::CommandError, process, server::log_tail};
 
 /// How long a server may take to start: before it replays anything it may flush every file.
 const START_SECONDS: u64 = 600;
@@ -48,21 +46,40 @@ impl HostServer<'_> {
             let _ = fs::DirBuilder::new().mode(0o700).create(folder);
             let _ = self.programs.account().own_path(folder);
         }
-        let mut command = self.programs.command("pg_ctl");
-        command.args(["start", "--silent", "--wait", "--timeout", &START_SECONDS.to_string()]);
-        command.arg("--pgdata").arg(self.data_dir).arg("--log").arg(log);
-        if let Some(option) = self.place.option() {
-            command.arg("--options").arg(format!("-c \"{}\"", option.display()));
-        }
-        run(command, Duration::from_secs(START_SECONDS) + GRACE).await.map(drop)
+        let prepare = |pg_ctl: &mut Command| {
+            pg_ctl.args(["start", "--silent", "--wait", "--timeout", &START_SECONDS.to_string()]);
+            pg_ctl.arg("--pgdata").arg(self.data_dir).arg("--log").arg(log);
+            if let Some(option) = self.place.option() {
+                pg_ctl.arg("--options").arg(format!("-c \"{}\"", option.display()));
+            }
+        };
+        self.pg_ctl(prepare, Duration::from_secs(START_SECONDS) + GRACE).await
+    }
+
+    async fn pg_ctl(
+        &self,
+        prepare: impl FnOnce(&mut Command),
+        deadline: Duration,
+    ) -> Result<(), CommandError> {
+        self.programs.run("pg_ctl", prepare, deadline).await.map(drop)
+    }
+
+    /// Ends its recovery, and waits until it is a primary, or so many seconds.
+    pub(super) async fn promote(&self, seconds: u64) -> Result<(), CommandError> {
+        let prepare = |pg_ctl: &mut Command| {
+            pg_ctl.args(["promote", "--silent", "--wait", "--timeout", &seconds.to_string()]);
+            pg_ctl.arg("--pgdata").arg(self.data_dir);
+        };
+        self.pg_ctl(prepare, Duration::from_secs(seconds) + GRACE).await
     }
 
     /// Stops it, cleanly if it can be; whatever is left then is killed.
     pub(super) async fn stop(&self) {
-        let mut command = self.programs.command("pg_ctl");
-        command.args(["stop", "--silent", "--mode", "fast", "--timeout", &STOP_SECONDS.to_string()]);
-        command.arg("--pgdata").arg(self.data_dir);
-        let stopped = run(command, Duration::from_secs(STOP_SECONDS) + GRACE).await;
+        let prepare = |pg_ctl: &mut Command| {
+            pg_ctl.args(["stop", "--silent", "--mode", "fast", "--timeout", &STOP_SECONDS.to_string()]);
+            pg_ctl.arg("--pgdata").arg(self.data_dir);
+        };
+        let stopped = self.pg_ctl(prepare, Duration::from_secs(STOP_SECONDS) + GRACE).await;
         if stopped.is_err() || process::is_served(self.data_dir) {
             // What survives that, nobody can stop.
             let _ = process::kill_family(self.data_dir);
@@ -71,19 +88,22 @@ impl HostServer<'_> {
 
     /// Lets the running server read its settings again.
     pub(super) async fn reload(&self) -> Result<(), CommandError> {
-        let mut command = self.programs.command("pg_ctl");
-        command.args(["reload", "--silent", "--pgdata"]).arg(self.data_dir);
-        run(command, QUICK).await.map(drop)
+        let prepare = |pg_ctl: &mut Command| {
+            pg_ctl.args(["reload", "--silent", "--pgdata"]).arg(self.data_dir);
+        };
+        self.pg_ctl(prepare, QUICK).await
     }
 
     /// A setting as the configuration files have it.
     pub(super) async fn setting(&self, name: &str) -> Result<String, CommandError> {
-        let mut command = self.programs.command("postgres");
-        command.args(["-C", name, "-D"]).arg(self.data_dir);
-        if let Some(option) = self.place.option() {
-            command.arg("-c").arg(option);
-        }
-        Ok(run(command, QUICK).await?.trim_end_matches('\n').to_owned())
+        let prepare = |postgres: &mut Command| {
+            postgres.args(["-C", name, "-D"]).arg(self.data_dir);
+            if let Some(option) = self.place.option() {
+                postgres.arg("-c").arg(option);
+            }
+        };
+        let value = self.programs.run("postgres", prepare, QUICK).await?;
+        Ok(value.trim_end_matches('\n').to_owned())
     }
 
     /// What the server has written since `start`, which is a length of its first log and a moment.

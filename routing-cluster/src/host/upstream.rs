@@ -31,7 +31,7 @@ pub(super) struct Identity {
 pub enum SlotError {
     /// Another standby uses it.
     #[error(
-        "the slot {slot} on {at} is in use by another standby: choose another --slot, or stop that standby (pg_stat_replication there says where it is)"
+        "the slot {slot} on {at} is in use by another standby: choose another --slot, or stop that standby (pg_stat_replication there says where it is); a connection that was cut holds it for up to wal_sender_timeout"
     )]
     InUse {
         /// The slot.
