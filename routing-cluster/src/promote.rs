@@ -250,6 +250,7 @@ impl Operation<'_> {
         }
         let deadline = Duration::from_secs(PROMOTION_SECONDS.unsigned_abs().into()) + GRACE;
         let session = self.session_within(target, deadline).await?;
+        self.requeue(target)?;
         let promote = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(true, $1) ELSE true END";
         let promoted: bool =
             session.value("promote", promote, &[&PROMOTION_SECONDS]).await.map_err(asked(target))?;
