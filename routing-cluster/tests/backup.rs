@@ -242,6 +242,8 @@ async fn a_destroyed_cluster_comes_back_at_a_moment_a_position_or_the_end() {
     insert(&cluster, "pg1", 1).await;
     let copied = backup(&cluster).await;
     assert!(before < copied.started && copied.started < copied.stopped);
+    let last = ask(&cluster, "pg1", &format!("pg_walfile_name('{}')", copied.stop_lsn)).await;
+    assert!(place.archived().contains(&last), "{last}: {:?}", place.archived());
     insert(&cluster, "pg1", 2).await;
     let (moment, position) = now(&cluster, "pg1").await;
     insert(&cluster, "pg1", 3).await;
@@ -413,6 +415,8 @@ async fn an_archive_that_is_full_loses_nothing_and_goes_on_when_there_is_room() 
     assert!(log.contains("No space left on device"), "{log}");
     // Neither a file under its own name nor half of one.
     assert_eq!(place.archived(), held);
+    // A backup does not need the archive.
+    cluster.backup(&options, &SilentProgress).await.unwrap();
 
     disk.free();
     archive_all(&cluster, "pg1").await;
@@ -473,7 +477,17 @@ async fn the_archive_takes_a_file_whole_and_once() {
     fs::remove_file(place.path("cluster-archive/archive.json")).unwrap();
     let refused = archive(&source, "0000000900000000000000AC").output().unwrap();
     assert!(complaint(&refused).contains("not this cluster's archive"), "{refused:?}");
-    cluster.down(true).await.unwrap();
+    let again = async |cluster: LocalCluster| {
+        cluster.down(false).await.unwrap();
+        LocalCluster::up(place.options("cluster", 0, false), &SilentProgress).await.unwrap()
+    };
+    let cluster = again(cluster).await;
+    assert!(!place.path("cluster-archive/archive.json").exists());
+    // One that was taken away is begun anew.
+    fs::rename(place.path("cluster-archive"), place.path("away")).unwrap();
+    let cluster = again(cluster).await;
+    archive_all(&cluster, "pg1").await;
+    assert!(!place.archived().is_empty());
 }
 
 #[tokio::test]
