@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use routing_cluster::{Lsn, Moment, Network, RestoreTarget, SyncMode};
+use routing_cluster::{Fragment, Lsn, Moment, Network, RestoreTarget, SyncMode};
 
 /// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
 #[derive(Debug, Parser)]
@@ -89,6 +89,12 @@ pub(crate) enum Action {
     Restore(RestoreFlags),
     /// Compare every table of all running nodes: its rows and a checksum, at one position.
     Verify,
+    /// Print a configuration file for servers that have a machine each; each line stands below its reason.
+    Config {
+        /// Which file.
+        #[arg(value_enum)]
+        file: ConfigFile,
+    },
     /// Stop all nodes.
     Down {
         /// Remove the directory with all data.
@@ -181,6 +187,18 @@ pub(crate) enum Sync {
     RemoteApply,
 }
 
+/// A file of a server's configuration.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ConfigFile {
+    /// `postgresql.conf` of the primary.
+    Primary,
+    /// `postgresql.conf` of a replica.
+    Replica,
+    /// `pg_hba.conf` of every server.
+    #[value(name = "pg_hba")]
+    PgHba,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Name {
     /// The node's name, such as pg2.
@@ -194,6 +212,16 @@ impl From<Sync> for SyncMode {
             Sync::Off => SyncMode::Off,
             Sync::Quorum => SyncMode::Quorum,
             Sync::RemoteApply => SyncMode::RemoteApply,
+        }
+    }
+}
+
+impl From<ConfigFile> for Fragment {
+    fn from(file: ConfigFile) -> Fragment {
+        match file {
+            ConfigFile::Primary => Fragment::Primary,
+            ConfigFile::Replica => Fragment::Replica,
+            ConfigFile::PgHba => Fragment::AccessRules,
         }
     }
 }

@@ -53,8 +53,8 @@
 //!
 //! An *archive* holds finished *WAL* files; *archiving* makes it the cluster's, and the *archiver* is who writes to it. A
 //! *backup* is a verified *base backup* with a *description*, in a folder that has a *catalog* and an *expiry*. A *restore* goes
-//! from a *source*, by a *recovery*, to a *position*; *restoring* are its steps. The command's *arguments* and the *table*
-//! that it prints are for people.
+//! from a *source*, by a *recovery*, to a *position*; *restoring* are its steps. *Fragments* are the
+//! settings for servers in production. The command's *arguments* and the *table* that it prints are for people.
 
 mod access;
 mod account;
@@ -77,6 +77,7 @@ mod error;
 mod expiry;
 mod fence;
 mod follow;
+mod fragments;
 mod handover;
 mod layout;
 mod memory;
@@ -127,6 +128,7 @@ pub use description::Backup;
 pub use error::{DownError, NodeError, OpenError, UnknownNode, UpError};
 pub use fence::FenceError;
 pub use follow::Unfollowed;
+pub use fragments::{Fragment, production_settings};
 pub use layout::DirectoryError;
 pub use node::NodeRecord;
 pub use operation::OperationError;

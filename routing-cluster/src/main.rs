@@ -11,8 +11,8 @@ use std::{
 
 use clap::Parser as _;
 use routing_cluster::{
-    BackupOptions, ClusterOptions, Condition, LocalCluster, Login, NodeRecord, Progress, RestoreOptions,
-    SyncMode, UpError, progress_on_stderr,
+    BackupOptions, ClusterOptions, Condition, Fragment, LocalCluster, Login, NodeRecord, Progress,
+    RestoreOptions, SyncMode, UpError, progress_on_stderr,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -66,6 +66,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Action::Env => {
             print(&env(&LocalCluster::open(&dir).await?).await?);
+            Ok(())
+        }
+        Action::Config { file } => {
+            print(&Fragment::from(file).render());
             Ok(())
         }
         Action::Kill(name) => Ok(LocalCluster::open(&dir).await?.kill(&name.node).await?),
