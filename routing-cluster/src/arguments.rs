@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use routing_cluster::{Fragment, Lsn, Moment, Network, RestoreTarget, SyncMode};
 
+use crate::host_command::{JoinFlags, PromoteFlags};
+
 /// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -59,13 +61,12 @@ pub(crate) enum Action {
     ///
     /// The old primary is stopped, or killed when it is paused or hangs, and does not start again before `rejoin`. The
     /// other replicas follow the new primary. Writes that no replica has received are lost.
-    Promote {
-        #[command(flatten)]
-        name: Name,
-        /// Promote although the old primary may be alive, or another replica has more: LOSES WRITES.
-        #[arg(long)]
-        force: bool,
-    },
+    ///
+    /// With --data-dir: the standby of this host, whose old primary is elsewhere. It cannot be stopped from here, so it
+    /// has to be seen to be stopped.
+    Promote(PromoteFlags),
+    /// Give this host a standby of a primary elsewhere, or let its standby follow that primary again; repeatable.
+    Join(JoinFlags),
     /// Make a replica the primary and the primary a replica; nothing is lost.
     ///
     /// New transactions are read-only for a moment, and those that write get ten seconds to end; else it gives up and

@@ -79,6 +79,7 @@ mod fence;
 mod follow;
 mod fragments;
 mod handover;
+pub mod host;
 mod layout;
 mod memory;
 mod node;

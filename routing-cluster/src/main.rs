@@ -1,6 +1,7 @@
 //! The command `routing-cluster`: the library's operations, for a person at a terminal.
 
 mod arguments;
+mod host_command;
 mod table;
 
 use std::{
@@ -16,7 +17,10 @@ use routing_cluster::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{Action, BackupFlags, Cli, RestoreFlags, UpFlags};
+use crate::{
+    arguments::{Action, BackupFlags, Cli, RestoreFlags, UpFlags},
+    host_command::PromoteFlags,
+};
 
 type Failure = Box<dyn Error>;
 
@@ -84,6 +88,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Action::Backup(flags) => interruptible(backup(flags, &dir, progress)).await,
         Action::Restore(flags) => interruptible(restore(flags, dir, progress)).await,
+        Action::Join(flags) => host_command::join(flags, progress).await,
+        Action::Promote(PromoteFlags { data_dir: Some(data_dir), force, .. }) => {
+            interruptible(host_command::promote(&data_dir, force, progress)).await
+        }
         change => interruptible(operate(change, &dir, progress)).await,
     }
 }
@@ -111,7 +119,9 @@ async fn operate(action: Action, dir: &Path, progress: &dyn Progress) -> Result<
             cluster.add_replica(node.as_deref(), from.as_deref(), progress).await.map(drop)?
         }
         Action::RemoveReplica { name, purge } => cluster.remove_replica(&name.node, purge, progress).await?,
-        Action::Promote { name, force } => cluster.promote(&name.node, force, progress).await.map(drop)?,
+        Action::Promote(PromoteFlags { node: Some(node), force, .. }) => {
+            cluster.promote(&node, force, progress).await.map(drop)?
+        }
         Action::Switchover(name) => cluster.switchover(&name.node, progress).await.map(drop)?,
         Action::Rejoin { name, base_backup } => {
             cluster.rejoin(&name.node, base_backup, progress).await.map(drop)?
