@@ -36,7 +36,8 @@ impl Operation<'_> {
         let nodes: Vec<_> = self.nodes().into_iter().filter(|node| node.data_dir.exists()).collect();
         let Some(first) = nodes.first() else { return Ok(()) };
         archive.write_script(self.layout.dir())?;
-        if archive.claimed {
+        // Where a disk is not mounted, its directory is there all the same: what is gone altogether was taken away.
+        if archive.claimed && archive.dir.symlink_metadata().is_ok() {
             return Ok(());
         }
         let system = self.system_identifier(first).await?;

@@ -117,6 +117,8 @@ impl LocalCluster {
     /// promotion can make it useless. Until it is verified, the copy has a name that nobody takes for a backup. It is as
     /// secret as the database: it has all data, and the cluster's passwords. Tablespaces are not supported.
     ///
+    /// With an archive that works it waits until that has everything up to the backup's end.
+    ///
     /// Other operations may go on meanwhile; a promotion or switchover ends the backup with an error.
     ///
     /// # Errors

@@ -7,13 +7,17 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{Instant, sleep};
+
 use crate::{
     archive::{self, sync_parent},
+    archiver::archiver,
     backup::{BackupError, RFC3339, io_error, moment},
     command::{CommandError, Tools, run},
     description::{Backup, Circumstances, credentials_file},
+    error::with_causes,
     node::NodeRecord,
-    operation::asked,
+    operation::{OperationError, asked},
     position::Moment,
     progress::Progress,
     sql::Session,
@@ -21,6 +25,10 @@ use crate::{
 
 /// The longest that a backup may be copied, and again verified.
 pub(crate) const COPY: Duration = Duration::from_secs(24 * 3600);
+/// How long a working archiver may take for the backup's last WAL file; it takes milliseconds on a local disk.
+const ARCHIVED: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A program that only tells its version.
 const VERSION: Duration = Duration::from_secs(10);
 
@@ -65,7 +73,41 @@ impl Source {
         progress.step("verifying the copy");
         let not_verified = |source| BackupError::NotVerified { folder: folder.to_owned(), source };
         verify(&self.tools, &data).await.map_err(not_verified)?;
-        self.finish(folder, dir, label, stopped).map_err(io_error("describe the backup in", folder))
+        let backup = self.finish(folder, dir, label, stopped);
+        let backup = backup.map_err(io_error("describe the backup in", folder))?;
+        if let Some(archive) = &backup.archive {
+            let waited = self.wait_for_archive(&archive::wal_dir(archive), &backup, progress).await;
+            if let Err(error) = waited {
+                // The backup itself is made.
+                let error = with_causes(&error);
+                progress.step(&format!("the archive may not have everything up to its end: {error}"));
+            }
+        }
+        Ok(backup)
+    }
+
+    /// Waits until the archive has everything up to the backup's end, while the archiver does its work. The backup needs
+    /// none of it; but what was written before it is then out of the primary's hands.
+    async fn wait_for_archive(
+        &self,
+        wal: &Path,
+        backup: &Backup,
+        progress: &dyn Progress,
+    ) -> Result<(), OperationError> {
+        let sql = asked(&self.node);
+        let name = "SELECT pg_walfile_name($1::text::pg_lsn)";
+        let name = self.session.value("name a WAL file", name, &[&backup.stop_lsn.to_string()]).await;
+        let name: String = name.map_err(&sql)?;
+        let begun = Instant::now();
+        while !wal.join(&name).exists() {
+            let archiver = archiver(&self.session).await.map_err(&sql)?;
+            if archiver.is_none_or(|archiver| archiver.failing) || begun.elapsed() > ARCHIVED {
+                progress.step(&format!("the archive does not have {name} yet: see `status`"));
+                return Ok(());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// Describes the verified copy and gives it the name of a backup.

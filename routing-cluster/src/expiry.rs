@@ -29,7 +29,8 @@ pub(crate) async fn expire(
     for backup in &expired {
         progress.step(&format!("removing the backup {}", backup.label));
         // A removal that is interrupted must not leave half a backup.
-        let remains = catalog::unfinished(folder, &backup.label);
+        let name = backup.dir.file_name().unwrap_or_default().to_string_lossy();
+        let remains = catalog::unfinished(folder, &name);
         let removed = fs::rename(&backup.dir, &remains).and_then(|()| fs::remove_dir_all(&remains));
         removed.map_err(io_error("remove", &backup.dir))?;
     }

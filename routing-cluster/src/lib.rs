@@ -3,7 +3,8 @@
 //! [`LocalCluster::up`] makes one primary and its streaming replicas in one directory, and starts them again
 //! later with their data. Everything runs on 127.0.0.1, with passwords, and never as root. Faults are part of
 //! the interface: a node can be killed, paused, stopped and started again. So are the operator's changes: a replica
-//! is promoted, trades places with the primary, rejoins, is added or removed, and the nodes are compared.
+//! is promoted, trades places with the primary, rejoins, is added or removed, and the nodes are compared. Finished WAL
+//! can be archived; with a backup, a destroyed cluster comes back as it was at any moment since.
 //!
 //! ```no_run
 //! use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
@@ -48,8 +49,12 @@
 //! An *operation* holds the cluster's lock. A *change* of the primary is to *promote* a *candidate* after a *fence* around
 //! its predecessor, or a *switchover*: a *handover* without loss. The others *follow* the new primary, each by its own
 //! *slot*. A node that cannot is taken back by *rejoin*, which is a *rewind* or a copy. *Replicas* are added, and leave by
-//! *removal*; *sync* is whether commits wait for them, and to *verify* is to compare them. *Fragments* are the settings for
-//! servers in production. The command's *arguments* and the *table* that it prints are for people.
+//! *removal*; *sync* is whether commits wait for them, and to *verify* is to compare them.
+//!
+//! An *archive* holds finished *WAL* files; *archiving* makes it the cluster's, and the *archiver* is who writes to it. A
+//! *backup* is a verified *base backup* with a *description*, in a folder that has a *catalog* and an *expiry*. A *restore* goes
+//! from a *source*, by a *recovery*, to a *position*; *restoring* are its steps. *Fragments* are the
+//! settings for servers in production. The command's *arguments* and the *table* that it prints are for people.
 
 mod access;
 mod account;

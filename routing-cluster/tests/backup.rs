@@ -233,6 +233,30 @@ fn processes_in(dir: &Path) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(dir.to_str().unwrap())).count()
 }
 
+/// Takes a backup while the archiver stands still until the backup has its name; returns what was archived in the end.
+async fn backup_with_a_slow_archiver(place: &Place, cluster: &LocalCluster) -> (Backup, Vec<String>) {
+    let archiver = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'";
+    let archiver = ask(cluster, "pg1", archiver).await;
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, archiver.as_str()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let folder = place.path("cluster-archive/backups");
+    let go_on = async {
+        let begun = Instant::now();
+        while !folder.exists() || names(&folder).iter().all(|name| name.starts_with('.')) {
+            assert!(begun.elapsed() < PATIENCE, "no backup");
+            sleep(Duration::from_millis(5)).await;
+        }
+        signal("-CONT");
+    };
+    let copied = async {
+        let copied = backup(cluster).await;
+        (copied, place.archived())
+    };
+    tokio::join!(copied, go_on).0
+}
+
 #[tokio::test]
 async fn a_destroyed_cluster_comes_back_at_a_moment_a_position_or_the_end() {
     let place = Place::new();
@@ -240,8 +264,10 @@ async fn a_destroyed_cluster_comes_back_at_a_moment_a_position_or_the_end() {
     let before = now(&cluster, "pg1").await.0;
     create(&cluster).await;
     insert(&cluster, "pg1", 1).await;
-    let copied = backup(&cluster).await;
+    let (copied, archived) = backup_with_a_slow_archiver(&place, &cluster).await;
     assert!(before < copied.started && copied.started < copied.stopped);
+    let last = ask(&cluster, "pg1", &format!("pg_walfile_name('{}')", copied.stop_lsn)).await;
+    assert!(archived.contains(&last), "{last}: {archived:?}");
     insert(&cluster, "pg1", 2).await;
     let (moment, position) = now(&cluster, "pg1").await;
     insert(&cluster, "pg1", 3).await;
@@ -413,6 +439,8 @@ async fn an_archive_that_is_full_loses_nothing_and_goes_on_when_there_is_room() 
     assert!(log.contains("No space left on device"), "{log}");
     // Neither a file under its own name nor half of one.
     assert_eq!(place.archived(), held);
+    // A backup does not need the archive.
+    cluster.backup(&options, &SilentProgress).await.unwrap();
 
     disk.free();
     archive_all(&cluster, "pg1").await;
@@ -473,7 +501,17 @@ async fn the_archive_takes_a_file_whole_and_once() {
     fs::remove_file(place.path("cluster-archive/archive.json")).unwrap();
     let refused = archive(&source, "0000000900000000000000AC").output().unwrap();
     assert!(complaint(&refused).contains("not this cluster's archive"), "{refused:?}");
-    cluster.down(true).await.unwrap();
+    let again = async |cluster: LocalCluster| {
+        cluster.down(false).await.unwrap();
+        LocalCluster::up(place.options("cluster", 0, false), &SilentProgress).await.unwrap()
+    };
+    let cluster = again(cluster).await;
+    assert!(!place.path("cluster-archive/archive.json").exists());
+    // One that was taken away is begun anew.
+    fs::rename(place.path("cluster-archive"), place.path("away")).unwrap();
+    let cluster = again(cluster).await;
+    archive_all(&cluster, "pg1").await;
+    assert!(!place.archived().is_empty());
 }
 
 #[tokio::test]

@@ -202,7 +202,24 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.cluster.kill_all_blocking();
+        // The processes that push and fetch WAL outlive their server, and would make their directories again.
+        while let Some(process) = process_of(self.temp.path()) {
+            let _ = Command::new("kill").args(["-KILL", &process]).status();
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
+}
+
+/// The id of a process of pgBackRest that works for this test.
+fn process_of(dir: &Path) -> Option<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let of_dir = |process: &fs::DirEntry| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("pgbackrest") && line.contains(dir.to_str().unwrap())
+    };
+    let mut found = processes.filter(of_dir).filter_map(|process| process.file_name().into_string().ok());
+    found.find(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[tokio::test]
