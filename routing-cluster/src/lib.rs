@@ -27,6 +27,8 @@
 //! # }
 //! ```
 //!
+//! On a machine of its own a node is made and promoted by [`host`] instead.
+//!
 //! # Who the primary is
 //!
 //! Servers say what they are; the state file only says what must not be: a *deposed* primary never starts as it is.

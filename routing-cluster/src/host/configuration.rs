@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::conninfo::Conninfo;
+use super::{conninfo::Conninfo, link::read_unlinked};
 use crate::{account::Account, settings::quote};
 
 /// Read by the server after everything else.
@@ -97,7 +97,7 @@ pub(super) fn write_own_lines(
     lines: &[(&'static str, String)],
 ) -> io::Result<String> {
     let path = data_dir.join(AUTOMATIC);
-    let old = match fs::read_to_string(&path) {
+    let old = match read_unlinked(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text?,
     };

@@ -185,7 +185,7 @@ pub async fn join(options: &JoinOptions, progress: &dyn Progress) -> Result<Join
     Ok(joined)
 }
 
-/// Takes back what a [`join`] that was dropped or killed has left of an unfinished copy: its processes, its files, and the
+/// Takes back what a [`join()`] that was dropped or killed has left of an unfinished copy: its processes, its files, and the
 /// slot that it made. Returns whether there was anything. A complete copy stays.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! On a real host, where the other nodes are elsewhere: a standby that joins a primary, and one that takes over from it.
 //!
-//! [`join`] does what a set-up script does, and [`promote`] what a failover script does. Both look first, refuse with the
+//! [`join()`] does what a set-up script does, and [`promote`] what a failover script does. Both look first, refuse with the
 //! reason and what to do, change nothing when they are repeated, and prove what they say. They talk to other nodes by
 //! replication connections alone, so they need no login of their own there.
 //!
@@ -24,6 +24,7 @@ mod follow;
 mod join;
 mod join_error;
 mod leash;
+mod link;
 mod local_sql;
 mod newcomer;
 mod old_primary;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{conninfo::Conninfo, secret::Secret};
+use super::{conninfo::Conninfo, link::read_unlinked, secret::Secret};
 use crate::account::Account;
 
 /// Bits of a file's mode that let others than its owner in. libpq passes over a password file that has any.
@@ -88,14 +88,14 @@ pub(super) fn find(
             .map_err(|source| PasswordError::Unreadable { file: file.clone(), source })?;
         return Ok(look_up(&file, conninfo, account)?.unwrap_or(Password::None));
     }
-    let homes = [sources.home.clone(), account.home()];
-    for file in homes.iter().flatten().map(|home| home.join(".pgpass")) {
-        // Nobody named it, so one that is missing or closed is none.
-        if let Ok(Some(found)) = look_up(&file, conninfo, account) {
-            return Ok(found);
-        }
+    // Nobody named these, so one that is missing or closed is none.
+    let of_home = |home: Option<PathBuf>| look_up(&home?.join(".pgpass"), conninfo, account).ok()?;
+    if let Some(found) = of_home(sources.home.clone()) {
+        return Ok(found);
     }
-    Ok(Password::None)
+    // What the servers' user cannot read itself is not its own.
+    let of_account = of_home(account.home()).filter(|found| matches!(found, Password::File(_)));
+    Ok(of_account.unwrap_or(Password::None))
 }
 
 fn look_up(file: &Path, conninfo: &Conninfo, account: &Account) -> Result<Option<Password>, PasswordError> {
@@ -162,7 +162,10 @@ impl Written {
         password: &Secret,
     ) -> io::Result<Written> {
         let file = own_file(data_dir);
-        let old = fs::read_to_string(&file).ok().map(Secret::new);
+        let old = match read_unlinked(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            old => Some(Secret::new(old?)),
+        };
         replace(&file, account, &line(conninfo, password))?;
         Ok(Written { file, old })
     }

@@ -12,8 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{client::Client, data_directory::DataDirectoryError, upstream::SlotError};
-use crate::{account::Account, process};
+use super::{client::Client, data_directory::DataDirectoryError, link::read_unlinked, upstream::SlotError};
+use crate::{account::Account, process, state::is_name};
 
 /// The marker's file, inside the data directory.
 pub(super) const MARKER: &str = ".routing-cluster-join.json";
@@ -120,13 +120,14 @@ impl Remains {
     /// The marker in `data_dir`, if there is one.
     pub(super) fn read(data_dir: &Path) -> Result<Option<Remains>, DataDirectoryError> {
         let path = data_dir.join(MARKER);
-        let text = match fs::read_to_string(&path) {
+        let text = match read_unlinked(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.map_err(DataDirectoryError::io("read", &path))?,
         };
         let read: Option<Remains> = serde_json::from_str(&text).ok();
         let strange = || io::Error::new(ErrorKind::InvalidData, "it is not a marker of this release");
-        match read.filter(|remains| remains.format == FORMAT) {
+        // The slot's name becomes part of a command.
+        match read.filter(|remains| remains.format == FORMAT && is_name(&remains.slot)) {
             Some(remains) => Ok(Some(remains)),
             None => Err(DataDirectoryError::io("understand", &path)(strange())),
         }
@@ -162,7 +163,8 @@ impl Remains {
     pub(super) fn put_in_place(&self, data_dir: &Path) -> Result<(), DataDirectoryError> {
         let staging = staging(data_dir);
         let mut names = Vec::new();
-        if staging.is_dir() {
+        // A link could lead to files that only root may move.
+        if staging.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             // As the primary's, which says whether its group may read.
             let mode = fs::metadata(&staging).map_err(DataDirectoryError::io("open", &staging))?.mode();
             fs::set_permissions(data_dir, Permissions::from_mode(mode & 0o7777))
@@ -324,7 +326,8 @@ mod tests {
     fn a_marker_that_is_not_ours_is_not_believed() {
         let temp = tempfile::tempdir().unwrap();
         assert_eq!(Remains::read(temp.path()).unwrap(), None);
-        for text in ["", "{}", r#"{"format":2}"#] {
+        let injecting = r#"{"format":1,"slot":"s\" ","slot_before":"missing","system_identifier":"7","before":"absent","complete":false}"#;
+        for text in ["", "{}", r#"{"format":2}"#, injecting] {
             fs::write(temp.path().join(MARKER), text).unwrap();
             let refused = Remains::read(temp.path()).unwrap_err();
             assert!(refused.to_string().contains("could not understand"), "{refused}");
