@@ -38,4 +38,4 @@ pub use migration::Migrator;
 pub use orm::Orm;
 pub use page::{Page, Paged};
 pub use prepare::{PrepareError, Prepared, prepare};
-pub use serve::{ServeError, ServeOptions, serve};
+pub use serve::{ServeError, ServeOptions, load, serve};

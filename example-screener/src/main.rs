@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use example_screener::{Orm, ServeOptions, serve};
+use example_screener::{Orm, ServeOptions, load, serve};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a stock screener whose reads go to PostgreSQL replicas.
@@ -24,6 +24,9 @@ struct Arguments {
     /// The directory of the screener's own cluster.
     #[arg(long, default_value = ".cluster")]
     dir: PathBuf,
+    /// Give the database that DATABASE_PRIMARY_URL names its tables and data, and exit.
+    #[arg(long)]
+    load: bool,
 }
 
 #[tokio::main]
@@ -34,7 +37,12 @@ async fn main() -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let options = ServeOptions { orm: arguments.orm, port: arguments.port, dir: arguments.dir };
-    match serve(options, &*routing_cluster::progress_on_stderr()).await {
+    let progress = routing_cluster::progress_on_stderr();
+    let done = match arguments.load {
+        true => load(&*progress).await.map(drop),
+        false => serve(options, &*progress).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);

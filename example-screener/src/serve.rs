@@ -18,7 +18,7 @@ use crate::database::{Database, DatabaseError};
 use crate::home::TRY;
 use crate::metrics::{RecorderError, install_recorder};
 use crate::orm::Orm;
-use crate::prepare::{PrepareError, prepare};
+use crate::prepare::{PrepareError, Prepared, prepare};
 
 /// How long requests in flight may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -108,6 +108,21 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
     }
     served?;
     Ok(released?)
+}
+
+/// Gives the database of the environment its tables and its data, and serves nothing.
+///
+/// # Errors
+/// When the environment names no database, or a step fails; then nothing has changed.
+///
+/// # Cancel safety
+/// Dropping the future rolls back.
+pub async fn load(progress: &dyn Progress) -> Result<Prepared, ServeError> {
+    let config = RouterConfig::from_env()?;
+    let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default())?;
+    let prepared = prepare(&router, progress).await;
+    router.close();
+    Ok(prepared?)
 }
 
 /// Prepares the database and serves until a signal.

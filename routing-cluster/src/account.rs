@@ -24,7 +24,7 @@ pub enum AccountError {
     NoUser,
     /// A directory above the wanted one is closed to the servers' user.
     #[error(
-        "the servers run as user {user}, who may not enter {}: choose another directory (--dir), or open it with `chmod o+x`",
+        "the servers run as user {user}, who may not enter {}: choose another directory, or open it with `chmod o+x`",
         blocking.display()
     )]
     Blocked {
@@ -94,6 +94,21 @@ impl Account {
         let uid = geteuid();
         let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
         Account { name, uid, gid: getegid(), other: false }
+    }
+
+    /// The user's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The user's id.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
+    /// The user's home, as the system's list of users has it; it need not exist.
+    pub(crate) fn home(&self) -> Option<PathBuf> {
+        User::from_uid(self.uid).ok().flatten().map(|user| user.dir)
     }
 
     /// User and group ids to switch to, or `None` when this process already is that user.

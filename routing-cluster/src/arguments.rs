@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use routing_cluster::{Network, SyncMode};
+use routing_cluster::{Fragment, Lsn, Moment, Network, RestoreTarget, SyncMode};
+
+use crate::host_command::{JoinFlags, PromoteFlags};
 
 /// A real replicated PostgreSQL on this machine: one primary and its streaming replicas in one directory.
 #[derive(Debug, Parser)]
@@ -59,13 +61,12 @@ pub(crate) enum Action {
     ///
     /// The old primary is stopped, or killed when it is paused or hangs, and does not start again before `rejoin`. The
     /// other replicas follow the new primary. Writes that no replica has received are lost.
-    Promote {
-        #[command(flatten)]
-        name: Name,
-        /// Promote although the old primary may be alive, or another replica has more: LOSES WRITES.
-        #[arg(long)]
-        force: bool,
-    },
+    ///
+    /// With --data-dir: the standby of this host, whose old primary is elsewhere. It cannot be stopped from here, so it
+    /// has to be seen to be stopped.
+    Promote(PromoteFlags),
+    /// Give this host a standby of a primary elsewhere, or let its standby follow that primary again; repeatable.
+    Join(JoinFlags),
     /// Make a replica the primary and the primary a replica; nothing is lost.
     ///
     /// New transactions are read-only for a moment, and those that write get ten seconds to end; else it gives up and
@@ -81,8 +82,20 @@ pub(crate) enum Action {
         #[arg(long)]
         base_backup: bool,
     },
+    /// Copy the primary into a verified backup, from which `restore` makes a cluster again.
+    Backup(BackupFlags),
+    /// Make a new cluster from a backup and its archive, in the directory of --dir.
+    ///
+    /// By default it goes as far as the archive does. The new cluster has one node, pg1, and the old one's passwords.
+    Restore(RestoreFlags),
     /// Compare every table of all running nodes: its rows and a checksum, at one position.
     Verify,
+    /// Print a configuration file for servers that have a machine each; each line stands below its reason.
+    Config {
+        /// Which file.
+        #[arg(value_enum)]
+        file: ConfigFile,
+    },
     /// Stop all nodes.
     Down {
         /// Remove the directory with all data.
@@ -109,9 +122,59 @@ pub(crate) struct UpFlags {
     /// For a new cluster.
     #[arg(long, value_name = "CIDR")]
     pub(crate) allow: Vec<Network>,
+    /// Archive finished WAL in DIR-archive, which `down --purge` leaves; with a `backup` it leads back to any moment since.
+    /// Also for an existing cluster that does not run.
+    #[arg(long)]
+    pub(crate) archive: bool,
     /// Whether a commit waits until a replica has it, from now on; also for a cluster that runs.
     #[arg(long, value_enum)]
     pub(crate) sync: Option<Sync>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupFlags {
+    /// The folder for it; by default `backups` in DIR-archive.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) to: Option<PathBuf>,
+    /// Remove the cluster's older backups but this many, and the WAL that only they needed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "to")]
+    pub(crate) keep: Option<u32>,
+    /// Show the backups that there are, and make none.
+    #[arg(long, conflicts_with_all = ["to", "keep"])]
+    pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreFlags {
+    /// A backup, a folder of backups, or an archive.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: PathBuf,
+    /// Up to the last commit at this time or before, such as 2026-03-01T12:00:00Z or '2026-03-01 12:00:00+00'.
+    #[arg(long, value_name = "TIME", group = "target")]
+    pub(crate) to_time: Option<Moment>,
+    /// Up to this position, as pg_current_wal_lsn() prints it.
+    #[arg(long, value_name = "LSN", group = "target")]
+    pub(crate) to_lsn: Option<Lsn>,
+    /// Up to the end of the backup, without the archive.
+    #[arg(long, group = "target")]
+    pub(crate) to_backup_end: bool,
+    /// The new cluster's port; 0 takes a free one.
+    #[arg(long, default_value_t = 5500)]
+    pub(crate) port: u16,
+    /// Archive the new cluster's WAL, in an archive of its own.
+    #[arg(long)]
+    pub(crate) archive: bool,
+}
+
+impl RestoreFlags {
+    pub(crate) fn target(&self) -> RestoreTarget {
+        match (self.to_time, self.to_lsn, self.to_backup_end) {
+            (Some(moment), _, _) => RestoreTarget::Time(moment),
+            (_, Some(lsn), _) => RestoreTarget::Lsn(lsn),
+            (_, _, true) => RestoreTarget::BackupEnd,
+            _ => RestoreTarget::End,
+        }
+    }
 }
 
 /// Whether a commit waits until a replica has it.
@@ -123,6 +186,18 @@ pub(crate) enum Sync {
     Quorum,
     /// Until any one replica has applied it, so that a read there sees it.
     RemoteApply,
+}
+
+/// A file of a server's configuration.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ConfigFile {
+    /// `postgresql.conf` of the primary.
+    Primary,
+    /// `postgresql.conf` of a replica.
+    Replica,
+    /// `pg_hba.conf` of every server.
+    #[value(name = "pg_hba")]
+    PgHba,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +213,16 @@ impl From<Sync> for SyncMode {
             Sync::Off => SyncMode::Off,
             Sync::Quorum => SyncMode::Quorum,
             Sync::RemoteApply => SyncMode::RemoteApply,
+        }
+    }
+}
+
+impl From<ConfigFile> for Fragment {
+    fn from(file: ConfigFile) -> Fragment {
+        match file {
+            ConfigFile::Primary => Fragment::Primary,
+            ConfigFile::Replica => Fragment::Replica,
+            ConfigFile::PgHba => Fragment::AccessRules,
         }
     }
 }

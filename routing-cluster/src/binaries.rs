@@ -39,6 +39,23 @@ pub enum BinariesError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is a server on this machine, but of another release.
+    #[error(
+        "found no PostgreSQL {wanted} on this machine, only {}: install it (package postgresql-{wanted}), or set PG_BIN_DIR to the directory of its initdb",
+        found.join(", ")
+    )]
+    OtherRelease {
+        /// The major release that is needed.
+        wanted: u32,
+        /// The releases that were found instead, and where.
+        found: Vec<String>,
+    },
+    /// The server's programs are there, but not the client's.
+    #[error("{} has no psql: install the client beside the server (package postgresql-client)", dir.display())]
+    NoClient {
+        /// The directory of the server's programs.
+        dir: PathBuf,
+    },
 }
 
 fn old(too_old: &[String]) -> String {
@@ -56,26 +73,43 @@ impl Binaries {
     /// Looks in `PG_BIN_DIR`, in `PATH`, in the packages' folders (newest first) and in `.postgres` of this
     /// directory or one above it. Runs `postgres --version`, so it blocks for some milliseconds.
     pub(crate) fn find() -> Result<Binaries, BinariesError> {
+        Binaries::choose(None)
+    }
+
+    /// Looks in the same places for one major release: a standby is of its primary's.
+    pub(crate) fn find_release(release: u32) -> Result<Binaries, BinariesError> {
+        Binaries::choose(Some(release))
+    }
+
+    fn choose(wanted: Option<u32>) -> Result<Binaries, BinariesError> {
+        let fits = |release| release >= OLDEST && wanted.is_none_or(|wanted| wanted == release);
         if let Some(dir) = env::var_os("PG_BIN_DIR").filter(|value| !value.is_empty()) {
             let dir = PathBuf::from(dir);
             return match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => Ok(found),
+                Ok(found) if fits(found.release) => Ok(found),
                 Ok(found) => {
-                    let problem = format!("holds PostgreSQL {}, older than {OLDEST}", found.release);
+                    let expected = wanted.map_or_else(
+                        || format!("older than {OLDEST}"),
+                        |wanted| format!("and {wanted} is needed"),
+                    );
+                    let problem = format!("holds PostgreSQL {}, {expected}", found.release);
                     Err(BinariesError::WrongDirectory { dir, problem })
                 }
                 Err(problem) => Err(BinariesError::WrongDirectory { dir, problem }),
             };
         }
-        let mut too_old = Vec::new();
+        let mut unfit = Vec::new();
         for dir in on_path().into_iter().chain(packaged()).chain(local()) {
             match inspect(&dir) {
-                Ok(found) if found.release >= OLDEST => return Ok(found),
-                Ok(found) => too_old.push(format!("{} in {}", found.release, dir.display())),
+                Ok(found) if fits(found.release) => return Ok(found),
+                Ok(found) => unfit.push(format!("{} in {}", found.release, dir.display())),
                 Err(_) => {}
             }
         }
-        Err(BinariesError::Missing { too_old })
+        Err(match wanted {
+            Some(wanted) if !unfit.is_empty() => BinariesError::OtherRelease { wanted, found: unfit },
+            _ => BinariesError::Missing { too_old: unfit },
+        })
     }
 
     /// The major release.
@@ -166,6 +200,17 @@ mod tests {
         ] {
             assert_eq!(release(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn another_release_than_the_wanted_one_is_not_taken() {
+        let own = Binaries::find().unwrap().release;
+        assert_eq!(Binaries::find_release(own).unwrap().release, own);
+        let refused = Binaries::find_release(own + 100).unwrap_err().to_string();
+        assert!(
+            refused.contains(&(own + 100).to_string()) && refused.contains(&own.to_string()),
+            "{refused}"
+        );
     }
 
     #[test]

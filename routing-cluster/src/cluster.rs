@@ -31,7 +31,7 @@ use crate::{
 /// after the other. `kill`, `pause` and `resume` are faults, which come at any time, and take no lock.
 #[derive(Debug)]
 pub struct LocalCluster {
-    layout: Layout,
+    pub(crate) layout: Layout,
     nodes: Vec<NodeRecord>,
     passwords: Passwords,
 }

@@ -1,7 +1,9 @@
 //! Running the server's programs: as the right user, with a clean environment and a deadline.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsStr,
+    io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -13,6 +15,18 @@ use crate::{account::Account, binaries::Binaries};
 
 /// Variables that programs may inherit. `PG*` variables of the caller would redirect them to another server.
 const INHERITED: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR"];
+/// A shell that runs a program and kills its whole process group when the process that holds the other end of its
+/// standard input has ended, however it ended. Nothing else goes through that pipe. A program that is killed alone
+/// may leave a child: `pg_basebackup` does.
+const LEASH: &str = r#"exec 3<&0
+"$@" </dev/null 3<&- &
+program=$!
+{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
+watch=$!
+wait "$program"
+status=$?
+kill "$watch" 2>/dev/null
+exit "$status""#;
 /// Lines of a program's output, or of a log, that an error repeats.
 const QUOTED_LINES: usize = 12;
 
@@ -80,9 +94,30 @@ impl Tools {
         &self.account
     }
 
-    /// Prepares a program; it dies when its future is dropped.
+    /// Prepares a program of PostgreSQL; it dies when its future is dropped.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.dir().join(program));
+        self.prepared(&self.binaries.dir().join(program))
+    }
+
+    /// Prepares a program of PostgreSQL that also dies with this process: for work that may take hours, and that is
+    /// worth nothing alone.
+    pub(crate) fn leashed(&self, program: &str) -> Command {
+        self.on_leash(self.binaries.dir().join(program).as_os_str())
+    }
+
+    /// The same for a program of the system.
+    pub(crate) fn leashed_system(&self, program: &str) -> Command {
+        self.on_leash(OsStr::new(program))
+    }
+
+    fn on_leash(&self, program: &OsStr) -> Command {
+        let mut command = self.prepared(Path::new("/bin/sh"));
+        command.args(["-c", LEASH, "sh"]).arg(program).stdin(Stdio::piped());
+        command
+    }
+
+    fn prepared(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().current_dir(&self.directory).stdin(Stdio::null()).kill_on_drop(true);
         command.envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))));
         command.env("HOME", &self.directory).env("LC_ALL", "C").env("TZ", "UTC");
@@ -97,10 +132,11 @@ impl Tools {
 
 /// Runs `command` to its end and returns what it wrote to standard output.
 pub(crate) async fn run(mut command: Command, deadline: Duration) -> Result<String, CommandError> {
-    let path = Path::new(command.as_std().get_program());
-    let program = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let program = name(command.as_std());
     let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|source| CommandError::Spawn { program: program.clone(), source })?;
+    // Waiting for a child closes its standard input, which is what a leash must outlive.
+    let leash = child.stdin.take();
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let (mut output, mut complaints) = (Vec::new(), Vec::new());
     let ended = timeout(deadline, async {
@@ -118,6 +154,7 @@ pub(crate) async fn run(mut command: Command, deadline: Duration) -> Result<Stri
         status
     })
     .await;
+    drop(leash);
     let output = String::from_utf8_lossy(&output).into_owned();
     let shown = |output: &str| {
         let complaints = String::from_utf8_lossy(&complaints);
@@ -132,6 +169,15 @@ pub(crate) async fn run(mut command: Command, deadline: Duration) -> Result<Stri
             Err(CommandError::TimedOut { program, deadline, output: shown(&output) })
         }
     }
+}
+
+/// The program that does the work, whatever runs it.
+fn name(command: &std::process::Command) -> String {
+    let mut arguments = command.get_args();
+    let leashed = arguments.nth(1).is_some_and(|script| script == LEASH);
+    let program = if leashed { arguments.nth(1) } else { None };
+    let path = Path::new(program.unwrap_or_else(|| command.get_program()));
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -154,6 +200,48 @@ mod tests {
     async fn a_program_that_hangs_is_killed_and_quoted() {
         let error = run(shell("echo slow >&2; exec sleep 60"), Duration::from_millis(300)).await.unwrap_err();
         assert!(matches!(&error, CommandError::TimedOut { output, .. } if output == "  slow"), "{error}");
+    }
+
+    fn on_leash(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", LEASH, "sh", "/bin/sh", "-c", script]).stdin(Stdio::piped()).process_group(0);
+        command
+    }
+
+    #[tokio::test]
+    async fn a_leash_shows_only_what_it_holds() {
+        let output = run(on_leash("echo out"), Duration::from_secs(10)).await.unwrap();
+        assert_eq!(output, "out\n");
+        let error = run(on_leash("echo why >&2; exit 3"), Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.to_string(), "sh failed (exit status: 3):\n  why");
+    }
+
+    #[tokio::test]
+    async fn a_program_on_a_leash_dies_with_whoever_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        // What counts is the program's child, too.
+        let script = format!("sleep 60 & echo $! >'{0}.new'; mv '{0}.new' '{0}'; wait", file.display());
+        let mut child = on_leash(&script).spawn().unwrap();
+        let pid = loop {
+            match std::fs::read_to_string(&file) {
+                Ok(pid) => break pid.trim().to_owned(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        assert!(runs());
+        // The end of this process would close the pipe like this.
+        drop(child.stdin.take());
+        let begun = tokio::time::Instant::now();
+        while runs() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        child.wait().await.unwrap();
     }
 
     #[test]

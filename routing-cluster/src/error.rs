@@ -3,8 +3,9 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    access::Network, account::AccountError, binaries::BinariesError, layout::DirectoryError,
-    operation::OperationError, ports::PortError, provision::ProvisionError, server::ServerError,
+    access::Network, account::AccountError, archive::ArchiveError, archiving::ClaimError,
+    binaries::BinariesError, layout::DirectoryError, operation::OperationError, ports::PortError,
+    provision::ProvisionError, server::ServerError,
 };
 
 /// An error with its causes, for a sentence that goes on.
@@ -80,6 +81,20 @@ pub enum UpError {
     /// A port cannot be used.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The cluster's WAL archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A restore into the directory was interrupted; an empty cluster must not take its place.
+    #[error(
+        "the restore into {} was interrupted: repeat `restore --from {}`, or remove what is there with `down --purge`",
+        dir.display(), from.display()
+    )]
+    Restoring {
+        /// The cluster's directory.
+        dir: PathBuf,
+        /// The backup.
+        from: PathBuf,
+    },
     /// The cluster's passwords could not be made, stored or read.
     #[error("could not store or read the passwords in {file}")]
     Passwords {
@@ -117,6 +132,15 @@ pub enum UpError {
     /// A step that several operations share failed.
     #[error(transparent)]
     Operation(Box<OperationError>),
+}
+
+impl From<ClaimError> for UpError {
+    fn from(error: ClaimError) -> UpError {
+        match error {
+            ClaimError::Archive(error) => error.into(),
+            ClaimError::Operation(error) => error.into(),
+        }
+    }
 }
 
 impl From<OperationError> for UpError {

@@ -129,7 +129,7 @@ impl Operation<'_> {
 }
 
 /// One value of what `pg_controldata` prints, `name: value` a line.
-fn control_value(text: &str, name: &str) -> String {
+pub(crate) fn control_value(text: &str, name: &str) -> String {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.unwrap_or("unknown").trim().to_owned()
 }

@@ -97,8 +97,7 @@ impl Layout {
     /// An existing cluster's directory, or a new or empty one that may become a cluster.
     pub(crate) fn prepare(dir: &Path) -> Result<Layout, DirectoryError> {
         let path = std::path::absolute(dir).map_err(DirectoryError::io("find", dir))?;
-        // pg_ctl hands the path to a shell, between quotation marks and otherwise as it is.
-        if path.to_str().is_none_or(|text| text.contains(['"', '$', '`', '\\', '\n'])) {
+        if !is_usable(&path) {
             return Err(DirectoryError::Unusable { path });
         }
         let new = !dir.exists();
@@ -208,7 +207,13 @@ impl Layout {
     }
 }
 
-fn is_same(file: &File, path: &Path) -> bool {
+/// Whether PostgreSQL's programs take the path: `pg_ctl` hands it to a shell, between quotation marks and otherwise as it
+/// is.
+pub(crate) fn is_usable(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| !text.contains(['"', '$', '`', '\\', '\n']))
+}
+
+pub(crate) fn is_same(file: &File, path: &Path) -> bool {
     let (Ok(held), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
     (held.dev(), held.ino()) == (named.dev(), named.ino())
 }

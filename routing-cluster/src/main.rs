@@ -1,18 +1,26 @@
 //! The command `routing-cluster`: the library's operations, for a person at a terminal.
 
 mod arguments;
+mod host_command;
 mod table;
 
-use std::{error::Error, path::Path, process::ExitCode};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use routing_cluster::{
-    ClusterOptions, Condition, LocalCluster, Login, NodeRecord, Progress, SyncMode, UpError,
-    progress_on_stderr,
+    BackupOptions, ClusterOptions, Condition, Fragment, LocalCluster, Login, NodeRecord, Progress,
+    RestoreOptions, SyncMode, UpError, progress_on_stderr,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{Action, Cli, UpFlags};
+use crate::{
+    arguments::{Action, BackupFlags, Cli, RestoreFlags, UpFlags},
+    host_command::PromoteFlags,
+};
 
 type Failure = Box<dyn Error>;
 
@@ -46,9 +54,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let progress = progress.as_ref();
     match cli.action {
         Action::Up(flags) => {
-            let UpFlags { replicas, port, no_fsync, tls, allow, sync } = flags;
-            let options =
-                ClusterOptions { dir, replicas, port, durable: !no_fsync, tls, allow, template: None };
+            let UpFlags { replicas, port, no_fsync, tls, allow, archive, sync } = flags;
+            let (durable, template) = (!no_fsync, None);
+            let options = ClusterOptions { dir, replicas, port, durable, tls, allow, archive, template };
             interruptible(up(options, sync.map(SyncMode::from), progress)).await
         }
         Action::Status { json } => {
@@ -64,14 +72,43 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             print(&env(&LocalCluster::open(&dir).await?).await?);
             Ok(())
         }
+        Action::Config { file } => {
+            print(&Fragment::from(file).render());
+            Ok(())
+        }
         Action::Kill(name) => Ok(LocalCluster::open(&dir).await?.kill(&name.node).await?),
         Action::Pause(name) => Ok(LocalCluster::open(&dir).await?.pause(&name.node).await?),
         Action::Resume(name) => Ok(LocalCluster::open(&dir).await?.resume(&name.node).await?),
         Action::Stop(name) => Ok(LocalCluster::open(&dir).await?.stop(&name.node).await?),
         Action::Start(name) => Ok(LocalCluster::open(&dir).await?.start(&name.node).await?),
         Action::Down { purge } => Ok(LocalCluster::open(&dir).await?.down(purge).await?),
+        Action::Backup(flags) if flags.list => {
+            print(&table::backups(&LocalCluster::open(&dir).await?.backups()?));
+            Ok(())
+        }
+        Action::Backup(flags) => interruptible(backup(flags, &dir, progress)).await,
+        Action::Restore(flags) => interruptible(restore(flags, dir, progress)).await,
+        Action::Join(flags) => host_command::join(flags, progress).await,
+        Action::Promote(PromoteFlags { data_dir: Some(data_dir), force, .. }) => {
+            interruptible(host_command::promote(&data_dir, force, progress)).await
+        }
         change => interruptible(operate(change, &dir, progress)).await,
     }
+}
+
+async fn backup(flags: BackupFlags, dir: &Path, progress: &dyn Progress) -> Result<(), Failure> {
+    let options = BackupOptions { to: flags.to, keep: flags.keep };
+    let backup = LocalCluster::open(dir).await?.backup(&options, progress).await?;
+    print(&backup.dir.display().to_string());
+    Ok(())
+}
+
+async fn restore(flags: RestoreFlags, dir: PathBuf, progress: &dyn Progress) -> Result<(), Failure> {
+    let target = flags.target();
+    let RestoreFlags { from, port, archive, .. } = flags;
+    let options = RestoreOptions { from, dir, target, port, archive };
+    LocalCluster::restore(&options, progress).await?;
+    Ok(())
 }
 
 /// The operations that change who replicates from whom, and their proof.
@@ -82,7 +119,9 @@ async fn operate(action: Action, dir: &Path, progress: &dyn Progress) -> Result<
             cluster.add_replica(node.as_deref(), from.as_deref(), progress).await.map(drop)?
         }
         Action::RemoveReplica { name, purge } => cluster.remove_replica(&name.node, purge, progress).await?,
-        Action::Promote { name, force } => cluster.promote(&name.node, force, progress).await.map(drop)?,
+        Action::Promote(PromoteFlags { node: Some(node), force, .. }) => {
+            cluster.promote(&node, force, progress).await.map(drop)?
+        }
         Action::Switchover(name) => cluster.switchover(&name.node, progress).await.map(drop)?,
         Action::Rejoin { name, base_backup } => {
             cluster.rejoin(&name.node, base_backup, progress).await.map(drop)?

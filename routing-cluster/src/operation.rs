@@ -224,6 +224,7 @@ impl<'a> Operation<'a> {
             passwords: self.passwords,
             ports: &self.ports,
             access: &self.state.access,
+            archive: self.state.archive.as_ref(),
             durable: self.state.durable,
             template: None,
         }

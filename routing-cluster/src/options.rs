@@ -23,6 +23,10 @@ pub struct ClusterOptions {
     /// The networks whose machines may connect beside this one, as the application, the monitor or a replica. A network
     /// beyond loopback needs `tls`, and makes the servers listen on all addresses. Default: none.
     pub allow: Vec<Network>,
+    /// Whether finished WAL is archived, in `DIR-archive` beside the directory, which outlives the cluster: with a backup
+    /// it leads back to any moment since. Also switched on for an existing cluster that does not run; never off. Default:
+    /// false.
+    pub archive: bool,
     /// A folder of templates, for tests that make many clusters: the first cluster of a release leaves its empty beginning
     /// there, and later ones copy it, which takes a third of the time. **All of them have the same system identifier and the
     /// same passwords.** Only for clusters that are not `durable`. Default: none.
@@ -38,6 +42,7 @@ impl Default for ClusterOptions {
             durable: true,
             tls: false,
             allow: Vec::new(),
+            archive: false,
             template: None,
         }
     }

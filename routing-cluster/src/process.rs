@@ -148,6 +148,17 @@ pub(crate) fn postmaster(data_dir: &Path) -> Option<Process> {
     process.filter(|process| process.is_postmaster_of(data_dir))
 }
 
+/// What the processes of `data_dir` say of themselves in the process list: PostgreSQL's children tell there what they do.
+pub(crate) fn titles(data_dir: &Path) -> Vec<(i32, String)> {
+    let title = |process: Process| {
+        // Where there is no `/proc`, the list does not show where an argument ends.
+        let words =
+            if has_proc() { process.arguments.into_iter().take(1).collect() } else { process.arguments };
+        (process.pid, words.join(" ").trim().to_owned())
+    };
+    family(data_dir).into_iter().map(title).collect()
+}
+
 /// Whether any process serves or makes `data_dir`.
 pub(crate) fn is_served(data_dir: &Path) -> bool {
     !family(data_dir).is_empty()

@@ -15,6 +15,7 @@ use crate::{
     operation::{Operation, OperationError, asked},
     process,
     progress::Progress,
+    server,
     sync::SyncMode,
 };
 
@@ -224,6 +225,12 @@ impl Operation<'_> {
             self.state.set_condition(&node.name, Condition::Deposed);
         }
         self.save()?;
+        if old.len() > 1 {
+            // Where only one of several were left for a moment, clients that refuse to choose would take that one.
+            for node in old {
+                let _ = server::pause(node).await;
+            }
+        }
         for node in old {
             progress.step(&format!("fencing {}", node.name));
             match self.fence(node).await {
@@ -235,6 +242,9 @@ impl Operation<'_> {
                     // Nothing was promoted, so whatever still runs is what it was.
                     self.state = before;
                     self.save()?;
+                    for node in old {
+                        let _ = server::resume(node).await;
+                    }
                     return Err(PromoteError::Unfenced { node: target.name.clone(), source });
                 }
             }
@@ -250,6 +260,7 @@ impl Operation<'_> {
         }
         let deadline = Duration::from_secs(PROMOTION_SECONDS.unsigned_abs().into()) + GRACE;
         let session = self.session_within(target, deadline).await?;
+        self.requeue(target)?;
         let promote = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(true, $1) ELSE true END";
         let promoted: bool =
             session.value("promote", promote, &[&PROMOTION_SECONDS]).await.map_err(asked(target))?;

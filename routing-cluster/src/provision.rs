@@ -4,13 +4,14 @@ use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 use crate::{
     access::Access,
+    archive::Archive,
     command::{CommandError, Tools, run},
     credentials::{DATABASE, Login, Passwords, REPLICATOR, write_secret},
     layout::Layout,
     node::NodeRecord,
     ports::Reservation,
     server::{self, ServerError},
-    settings::{node_settings, override_with, quote, render, shared_settings},
+    settings::{Setting, node_settings, override_with, quote, render, shared_settings},
     sql::{Session, SqlError},
     standby::{STATEMENT, STREAMING},
     template::Template,
@@ -94,6 +95,7 @@ pub(crate) struct Provision<'a> {
     pub(crate) passwords: &'a Passwords,
     pub(crate) ports: &'a Reservation,
     pub(crate) access: &'a Access,
+    pub(crate) archive: Option<&'a Archive>,
     pub(crate) durable: bool,
     /// What a new primary begins with instead of nothing.
     pub(crate) template: Option<&'a Template>,
@@ -150,6 +152,16 @@ impl Provision<'_> {
 
     /// Writes the node's configuration; a base backup has brought the primary's.
     pub(crate) fn configure(&self, node: &NodeRecord, first: bool) -> io::Result<()> {
+        self.configure_with(node, first, Vec::new())
+    }
+
+    /// The same with settings that are there for a while.
+    pub(crate) fn configure_with(
+        &self,
+        node: &NodeRecord,
+        first: bool,
+        passing: Vec<Setting>,
+    ) -> io::Result<()> {
         let socket_dir = self.layout.socket_dir();
         if let Some(dir) = &socket_dir {
             make_private_dir(self.tools, dir)?;
@@ -157,6 +169,8 @@ impl Provision<'_> {
         let mut settings = shared_settings(self.durable);
         override_with(&mut settings, self.access.settings());
         settings.extend(node_settings(&node.name, node.port, socket_dir.as_deref()));
+        settings.extend(self.archive.map_or_else(Vec::new, |it| it.settings(self.layout.dir())));
+        override_with(&mut settings, passing);
         let head =
             "# Written when the node was made. Change settings with ALTER SYSTEM, which comes after this.\n";
         self.tools

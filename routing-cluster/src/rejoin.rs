@@ -145,7 +145,8 @@ impl Operation<'_> {
     ) -> Result<Rejoined, RejoinError> {
         let condition = self.state.condition(&node.name);
         let runs = process::postmaster(&node.data_dir).is_some_and(|process| !process.is_paused());
-        let lost = self.slot_is_lost(node, upstream).await?;
+        // An archive has what the upstream no longer has.
+        let lost = self.state.archive.is_none() && self.slot_is_lost(node, upstream).await?;
         if runs && condition.may_start() && !lost && !base_backup && node.starts_as_standby() {
             if condition == Condition::Sound && self.streams(node, upstream).await? {
                 let (node, upstream) = (node.name.clone(), upstream.name.clone());

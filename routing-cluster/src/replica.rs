@@ -19,7 +19,7 @@ use crate::{
 /// Ports tried after the last node's before the search gives up.
 const PORTS_TRIED: u16 = 100;
 /// PostgreSQL's longest name of a slot, which is the node's name.
-const LONGEST_NAME: usize = 63;
+pub(crate) const LONGEST_NAME: usize = 63;
 
 /// Why no replica was added. What was begun is removed again.
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,10 @@ impl Operation<'_> {
         if !self.state.durable {
             command.arg("--no-sync");
         }
+        if self.state.archive.is_some() {
+            // What the node has removed of its own WAL since the divergence.
+            command.arg("--restore-target-wal");
+        }
         let rewound = run(command, REWIND).await;
         // It goes in any case.
         let removed = fs::remove_file(&passfile);

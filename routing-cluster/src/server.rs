@@ -208,7 +208,7 @@ async fn signal<T: Send + 'static>(
 }
 
 /// What the server wrote since `start`; old lines would explain an older failure.
-fn log_tail(log_file: &Path, start: u64) -> String {
+pub(crate) fn log_tail(log_file: &Path, start: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = fs::File::open(log_file)?;
         file.seek(SeekFrom::Start(start))?;

@@ -76,7 +76,7 @@ pub(crate) fn remedies(nodes: &[NodeStatus]) -> Vec<String> {
                 ));
             } else if slot.wal_status.as_deref() == Some("lost") {
                 remedies.push(format!(
-                    "the slot of {name} on {on} is lost, and WAL that {name} needs is gone: `rejoin {name}` copies it anew"
+                    "the slot of {name} on {on} is lost, and WAL that {name} needs is gone from {on}: `rejoin {name}`"
                 ));
             }
         }

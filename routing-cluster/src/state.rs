@@ -1,11 +1,12 @@
 //! The state file: which nodes a cluster has and which of them are complete.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     access::Access,
+    archive::Archive,
     change::Change,
     condition::Condition,
     layout::{DirectoryError, Layout},
@@ -31,6 +32,12 @@ pub(crate) struct State {
     /// A change of the primary that has begun and not ended.
     #[serde(default)]
     pub(crate) change: Option<Change>,
+    /// Where finished WAL goes.
+    #[serde(default)]
+    pub(crate) archive: Option<Archive>,
+    /// The backup that this cluster is being restored from; the restore has begun and not ended.
+    #[serde(default)]
+    pub(crate) restoring: Option<PathBuf>,
     pub(crate) nodes: Vec<NodePlan>,
 }
 
@@ -60,7 +67,20 @@ impl State {
     pub(crate) fn planned(ports: &[u16], durable: bool, access: Access) -> State {
         let node = |(index, port): (usize, &u16)| NodePlan::new(format!("pg{}", index + 1), *port, None);
         let nodes = ports.iter().enumerate().map(node).collect();
-        State { format: FORMAT, durable, access, sync: SyncMode::Off, change: None, nodes }
+        State {
+            format: FORMAT,
+            durable,
+            access,
+            sync: SyncMode::Off,
+            change: None,
+            archive: None,
+            restoring: None,
+            nodes,
+        }
+    }
+
+    pub(crate) fn with_archive(self, archive: Option<Archive>) -> State {
+        State { archive, ..self }
     }
 
     /// Reads the state of an existing cluster.
@@ -147,7 +167,11 @@ impl State {
         let half_made = half_made
             .map(|node| format!("{} is only half made: repeat `up`, which makes it again", node.name));
         let nodes = self.nodes.iter().filter_map(|node| node.condition.remedy(&node.name));
-        self.change.iter().map(Change::remedy).chain(half_made).chain(nodes).collect()
+        let restoring = self.restoring.iter().map(|from| {
+            let from = from.display();
+            format!("the restore from {from} was interrupted: repeat it, or remove what is here with `down --purge`")
+        });
+        self.change.iter().map(Change::remedy).chain(restoring).chain(half_made).chain(nodes).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::{
+    archiver::{self, ArchiverStatus},
     condition::Condition,
     credentials::Credentials,
     layout::Layout,
@@ -26,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub struct ClusterStatus {
     /// The cluster's directory.
     pub dir: PathBuf,
+    /// The directory of its WAL archive; `None` when it has none.
+    pub archive: Option<PathBuf>,
     /// The nodes, `pg1` first.
     pub nodes: Vec<NodeStatus>,
     /// What is to be done before the cluster is whole, one sentence each with the command.
@@ -62,6 +65,8 @@ pub struct NodeStatus {
     pub standbys: Vec<StandbyStatus>,
     /// The node's replication slots.
     pub slots: Vec<SlotStatus>,
+    /// A primary's archiving; `None` on a replica, which archives nothing, and without an archive.
+    pub archiver: Option<ArchiverStatus>,
 }
 
 /// Whether a node runs.
@@ -124,7 +129,9 @@ pub(crate) async fn status(layout: &Layout, nodes: &[NodeRecord], monitor: &Cred
         ));
     }
     remedies.extend(slot::remedies(&nodes));
-    ClusterStatus { dir: layout.dir().to_owned(), nodes, remedies }
+    remedies.extend(archiver::remedies(&nodes));
+    let archive = state.and_then(|state| state.archive).map(|archive| archive.dir);
+    ClusterStatus { dir: layout.dir().to_owned(), archive, nodes, remedies }
 }
 
 async fn node_status(node: &NodeRecord, monitor: &Credentials) -> NodeStatus {
@@ -147,6 +154,7 @@ async fn node_status(node: &NodeRecord, monitor: &Credentials) -> NodeStatus {
         receiver: None,
         standbys: Vec::new(),
         slots: Vec::new(),
+        archiver: None,
     };
     if status.state == NodeState::Running
         && let Err(error) = ask(&mut status, monitor).await
@@ -178,6 +186,9 @@ async fn ask(status: &mut NodeStatus, monitor: &Credentials) -> Result<(), SqlEr
     status.standbys =
         session.rows("ask for the standbys", standbys, &[]).await?.iter().map(standby).collect();
     status.slots = slot::slots(&session).await?;
+    if status.role == Some(NodeRole::Primary) {
+        status.archiver = archiver::archiver(&session).await?;
+    }
     Ok(())
 }
 
@@ -219,6 +230,7 @@ mod tests {
             receiver: None,
             standbys: Vec::new(),
             slots: Vec::new(),
+            archiver: None,
         }
     }
 

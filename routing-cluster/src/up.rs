@@ -93,7 +93,7 @@ fn summary(layout: &Layout, state: &State) -> String {
 }
 
 /// The nearest existing directory above one that does not exist yet.
-fn existing_parent(dir: &Path) -> Option<PathBuf> {
+pub(crate) fn existing_parent(dir: &Path) -> Option<PathBuf> {
     if dir.exists() {
         return None;
     }
@@ -111,7 +111,7 @@ pub(crate) async fn find_binaries() -> Result<Binaries, BinariesError> {
 }
 
 /// The cluster's passwords; made, and the plan written down, before the first node is.
-fn passwords(
+pub(crate) fn passwords(
     layout: &Layout,
     account: &Account,
     state: &State,
@@ -172,6 +172,7 @@ impl Up<'_> {
         if made.is_empty() {
             return self.make_all(&missing).await;
         }
+        self.operation.keep_archive().await?;
         self.start_all(&stopped).await?;
         self.gather_astray().await?;
         if missing.is_empty() {
@@ -187,6 +188,7 @@ impl Up<'_> {
         Provision { template, ..self.operation.provision() }.primary(first).await?;
         self.operation.state.complete(&first.name);
         self.operation.save()?;
+        self.operation.keep_archive().await?;
         self.make_replicas(replicas).await
     }
 

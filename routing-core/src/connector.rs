@@ -28,6 +28,9 @@ pub trait Connector: Send + Sync + 'static {
         None
     }
 
+    /// What an error says, and what to do about it, for the log. It holds no secret.
+    fn describe(&self, error: &Self::Error) -> String;
+
     /// Makes one round trip on a connection that was idle.
     ///
     /// # Cancel safety

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use arc_swap::ArcSwap;
 
+use crate::sql::{Shape, shape};
+
 /// The most shapes that are remembered. An application has some hundreds of statements; one that makes up new ones without
 /// end must not fill the memory.
 const MOST: usize = 1_000;
@@ -11,27 +13,27 @@ const MOST: usize = 1_000;
 /// Shapes of statements (see [`sql::shape`](crate::sql::shape)) that no standby could run. They go to the primary at once
 /// from then on. Looking is free while nothing is remembered, and takes no lock.
 #[derive(Debug, Default)]
-pub struct Misrouted(ArcSwap<HashSet<u64>>);
+pub struct Misrouted(ArcSwap<HashSet<Shape>>);
 
 impl Misrouted {
     /// Whether a statement of this text is known to need the primary.
     #[must_use]
     pub fn knows(&self, sql: &str) -> bool {
         let shapes = self.0.load();
-        !shapes.is_empty() && shapes.contains(&crate::sql::shape(sql))
+        !shapes.is_empty() && shapes.contains(&shape(sql))
     }
 
     /// Remembers the shape of a statement, unless as many as fit are known. `true` when that is news.
     pub fn remember(&self, sql: &str) -> bool {
-        let shape = crate::sql::shape(sql);
+        let found = shape(sql);
         let before = self.0.rcu(|shapes| {
             let mut shapes = HashSet::clone(shapes);
             if shapes.len() < MOST {
-                shapes.insert(shape);
+                shapes.insert(found);
             }
             shapes
         });
-        before.len() < MOST && !before.contains(&shape)
+        before.len() < MOST && !before.contains(&found)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening connections, whoever waits for them.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(crate) struct Opener<C: Connector> {
     /// An opened connection that waited for longer than this is not trusted.
     keep: Duration,
     left: Left<C>,
+    /// The last one failed, and the log says why. The monitor may well be let in where the application is not.
+    complained: Arc<AtomicBool>,
 }
 
 /// A connection that has just been opened.
@@ -38,7 +41,8 @@ type Opening<C> = JoinHandle<Outcome<C>>;
 
 impl<C: Connector> Opener<C> {
     pub(crate) fn new(connector: C, node: Arc<Node>, connect_timeout: Duration, keep: Duration) -> Self {
-        Self { connector: Arc::new(connector), node, connect_timeout, keep, left: Left(Arc::default()) }
+        let (connector, left, complained) = (Arc::new(connector), Left(Arc::default()), Arc::default());
+        Self { connector, node, connect_timeout, keep, left, complained }
     }
 
     pub(crate) fn connector(&self) -> &C {
@@ -71,6 +75,7 @@ impl<C: Connector> Opener<C> {
 
     fn begin(&self) -> Opening<C> {
         let (connector, node, limit) = (self.connector.clone(), self.node.clone(), self.connect_timeout);
+        let complained = self.complained.clone();
         tokio::spawn(async move {
             let generation = node.generation();
             let Ok(opened) = timeout(limit, connector.connect()).await else {
@@ -78,6 +83,11 @@ impl<C: Connector> Opener<C> {
                 node.record_silent_connect(Instant::now());
                 return None;
             };
+            let failed = opened.as_ref().err();
+            if let (Some(error), false) = (failed, complained.swap(failed.is_some(), Relaxed)) {
+                let (node, why) = (node.name(), connector.describe(error));
+                tracing::warn!(node, why, "no new connection to {node}: {why}");
+            }
             Some(opened.map(|connection| Opened { connection, generation, at: Instant::now() }))
         })
     }
@@ -118,5 +128,79 @@ impl<C: Connector> Awaited<C> {
 impl<C: Connector> Drop for Awaited<C> {
     fn drop(&mut self) {
         self.left.locked().extend(self.opening.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+
+    /// Fails as often as it was told to, each time for another reason.
+    struct Script(Mutex<VecDeque<Result<(), &'static str>>>);
+
+    impl Connector for Script {
+        type Connection = ();
+        type Error = &'static str;
+
+        async fn connect(&self) -> Result<(), &'static str> {
+            self.0.lock().unwrap().pop_front().unwrap()
+        }
+
+        fn describe(&self, error: &&'static str) -> String {
+            (*error).to_owned()
+        }
+
+        async fn check(&self, (): &mut ()) -> Result<(), &'static str> {
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(text);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_after_a_success_is_in_the_log() {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let script = [Err("first"), Err("second"), Ok(()), Err("third"), Err("fourth")];
+        let node = NodeConfig::new("pg1", "postgres://app:hunter2@h/d".parse().unwrap());
+        let node = Arc::new(Node::new(node, BreakerConfig::default()));
+        let script = Script(Mutex::new(script.into()));
+        let opener = Opener::new(script, node, Duration::from_secs(1), Duration::from_secs(1));
+        for _ in 0..5 {
+            let _ = opener.open().await;
+        }
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = log.lines().map(|line| line.split(" to pg1: ").nth(1).unwrap_or(line)).collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert!(lines[0].starts_with("first") && lines[1].starts_with("third"), "{log}");
+        assert!(!log.contains("hunter2"), "{log}");
     }
 }

@@ -1,10 +1,14 @@
 //! Database URLs, which are secrets.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use url::Url;
+
+use crate::tls::is_about_encryption;
 
 /// A `postgres://` URL. Its user, password and parameters never print: `Debug` and `Display` show host, port and
 /// database only.
@@ -44,6 +48,36 @@ impl DatabaseUrl {
         self.0.as_str()
     }
 
+    /// The whole URL without the parameters that [`Tls`](crate::tls::Tls) reads, for a driver that has ideas of its own
+    /// about them. Do not print it.
+    #[must_use]
+    pub fn expose_without_tls(&self) -> String {
+        let mut url = self.0.clone();
+        let kept = self.raw_parameters().filter(|raw| !is_about_encryption(&parameter(raw).0));
+        let kept = kept.collect::<Vec<_>>().join("&");
+        url.set_query((!kept.is_empty()).then_some(kept.as_str()));
+        url.into()
+    }
+
+    /// Whether the server is on this machine: the host is a loopback address, `localhost`, or the directory of a
+    /// Unix-domain socket.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let host = self.host();
+        host == "localhost"
+            || host.to_ascii_lowercase().starts_with("%2f")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Its parameters, decoded, in their order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (String, String)> {
+        self.raw_parameters().map(parameter)
+    }
+
+    fn raw_parameters(&self) -> impl Iterator<Item = &str> {
+        self.0.query().unwrap_or_default().split('&').filter(|raw| !raw.is_empty())
+    }
+
     /// The host: a name or an address.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -71,6 +105,12 @@ impl DatabaseUrl {
         let _ = url.set_password(Some(password));
         Self(url)
     }
+}
+
+fn parameter(raw: &str) -> (String, String) {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
+    (decoded(name), decoded(value))
 }
 
 impl FromStr for DatabaseUrl {
@@ -125,6 +165,38 @@ mod tests {
                 source = cause.source();
             }
             assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_driver_sees_every_parameter_but_those_about_encryption() {
+        let table = [
+            ("postgres://a:p%40@h/d", "postgres://a:p%40@h/d"),
+            ("postgres://a@h/d?sslmode=require", "postgres://a@h/d"),
+            (
+                "postgres://a@h/d?options=-c%20a%3Db&sslrootcert=%2Fca.crt&application_name=x+y&channel_binding=prefer",
+                "postgres://a@h/d?options=-c%20a%3Db&application_name=x+y",
+            ),
+            ("postgres://a@h/d?%73slmode=require&&x=1", "postgres://a@h/d?x=1"),
+        ];
+        for (url, expected) in table {
+            assert_eq!(url.parse::<DatabaseUrl>().unwrap().expose_without_tls(), expected);
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for (host, local) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("%2Fvar%2Frun%2Fpostgresql", true),
+            ("10.0.0.1", false),
+            ("localhost.example.com", false),
+        ] {
+            let url: DatabaseUrl = format!("postgres://a@{host}/d").parse().unwrap();
+            assert_eq!(url.is_local(), local, "{host}");
         }
     }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, Backend, ConfigError, DatabaseUrl, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
+    Access, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
 };
 use tokio::time::Instant;
-use tokio_postgres::Config;
 
 use crate::begin;
 use crate::connection::Connection;
@@ -16,6 +15,7 @@ use crate::pool::{DieselConnector, Pool};
 use crate::position;
 use crate::prober::DieselProber;
 use crate::read::ReadHandle;
+use crate::target::Target;
 use crate::transaction;
 use crate::write::WriteHandle;
 
@@ -34,17 +34,6 @@ pub struct DieselOptions {
     pub application_name: Option<String>,
 }
 
-impl DieselOptions {
-    /// A URL and these options as tokio-postgres takes them.
-    pub(crate) fn connect_options(&self, url: &DatabaseUrl) -> Result<Config, tokio_postgres::Error> {
-        let mut config: Config = url.expose().parse()?;
-        if let Some(name) = &self.application_name {
-            config.application_name(name);
-        }
-        Ok(config)
-    }
-}
-
 impl Backend for Diesel {
     type Connection = Connection;
     type Error = Error;
@@ -53,12 +42,17 @@ impl Backend for Diesel {
     type Write = WriteHandle;
 
     fn open(node: &Arc<Node>, config: &RouterConfig, options: &DieselOptions) -> Result<Self, ConfigError> {
-        // The driver's words may repeat a part of the URL, so they are not passed on.
-        let connect = options.connect_options(&node.config().url).map_err(|_| ConfigError::Backend {
-            node: node.name().to_owned(),
-            message: "the driver cannot read the parameters of its URL".to_owned(),
-        })?;
-        let pool = |access| Pool::new(node, access, DieselConnector::new(connect.clone(), access), config);
+        let usable = |url| {
+            let target = Target::new(url, options).and_then(|target| target.check().map(|()| target));
+            target.map_err(|error| ConfigError::Backend {
+                node: node.name().to_owned(),
+                message: error.to_string(),
+            })
+        };
+        let target = usable(&node.config().url)?;
+        usable(node.config().probe_url())?;
+        target.tls().warn_if_unchosen(node.name(), &node.config().url);
+        let pool = |access| Pool::new(node, access, DieselConnector::new(target.clone(), access), config);
         Ok(Self { read: pool(Access::Read), write: pool(Access::Write) })
     }
 

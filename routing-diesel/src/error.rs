@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 use routing_core::pool::CheckoutError;
+use routing_core::tls::{InvalidTls, TlsError, UnusableUrl};
 use routing_core::{Access, CommitUnknown, Failure, Fault, NotWritable, RouteError};
 
 use crate::backend::Diesel;
@@ -42,8 +43,14 @@ pub enum ConnectError {
     /// The network did not get us there.
     #[error("connecting failed: {0}")]
     Io(#[from] std::io::Error),
+    /// It is not to be encrypted as the URL demands.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What the URL names cannot be used any more.
+    #[error(transparent)]
+    Url(#[from] UnusableUrl),
     /// The driver or the server refused.
-    #[error("connecting failed: {0}")]
+    #[error("connecting failed: {}", words(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// Diesel could not set the connection up.
     #[error("the connection could not be set up: {0}")]
@@ -51,6 +58,36 @@ pub enum ConnectError {
     /// The server is not one to write to.
     #[error(transparent)]
     NotWritable(#[from] NotWritable),
+}
+
+impl From<InvalidTls> for ConnectError {
+    fn from(error: InvalidTls) -> Self {
+        Self::Url(error.into())
+    }
+}
+
+impl ConnectError {
+    /// What the server said, if it was the server.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Postgres(error) => error.code().map(|state| state.code()),
+            Self::Io(_) | Self::Tls(_) | Self::Url(_) | Self::Setup(_) | Self::NotWritable(_) => None,
+        }
+    }
+}
+
+/// An error in words: the driver's own, "db error", leave out what the server said.
+pub(crate) fn words(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", said.message(), said.code().code());
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words += &format!(": {error}");
+        cause = error.source();
+    }
+    words
 }
 
 impl From<CheckoutError<ConnectError>> for Error {

@@ -25,6 +25,8 @@ mod prober;
 mod read;
 mod session;
 mod stream;
+mod target;
+mod tls;
 mod transaction;
 mod write;
 

@@ -7,10 +7,11 @@ use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SES
 use routing_core::wire::Wire;
 use routing_core::{Access, NotWritable};
 use tokio::task::AbortHandle;
-use tokio_postgres::{CancelToken, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, SimpleQueryMessage};
 
 use crate::error::ConnectError;
-use crate::session::{Watched, open};
+use crate::session::Watched;
+use crate::target::Target;
 
 /// One node's connections for one kind of access.
 pub(crate) type Pool = pool::Pool<DieselConnector>;
@@ -23,7 +24,7 @@ pub(crate) struct Physical {
     pub(crate) connection: AsyncPgConnection,
     pub(crate) wire: Arc<Wire>,
     cancel: CancelToken,
-    config: Arc<Config>,
+    target: Arc<Target>,
     /// The task that moves the bytes. Ending it closes the socket.
     driver: Guard,
     /// The driver may not go on by itself.
@@ -41,20 +42,19 @@ impl Drop for Physical {
 
 /// Opens and checks connections of one node for one kind of access.
 pub(crate) struct DieselConnector {
-    config: Arc<Config>,
+    target: Arc<Target>,
     access: Access,
 }
 
 impl DieselConnector {
-    pub(crate) fn new(mut config: Config, access: Access) -> Self {
+    pub(crate) fn new(target: Target, access: Access) -> Self {
         // Diesel wants UTC, and sets it with a statement that RESET ALL would undo.
-        let mut options = format!("{} -c TimeZone=UTC", config.get_options().unwrap_or_default());
+        let mut options = "-c TimeZone=UTC".to_owned();
         if access == Access::Read {
             let (name, value) = READ_ONLY_OPTION;
             options += &format!(" -c {name}={value}");
         }
-        config.options(options.trim_start());
-        Self { config: Arc::new(config), access }
+        Self { target: Arc::new(target.with_options(&options)), access }
     }
 }
 
@@ -64,8 +64,8 @@ impl Connector for DieselConnector {
 
     async fn connect(&self) -> Result<Physical, ConnectError> {
         let wire = Arc::new(Wire::new());
-        let stream = Watched::new(open(&self.config).await?, wire.clone());
-        let (client, mut connection) = self.config.connect_raw(stream, NoTls).await?;
+        let stream = Watched::new(self.target.open().await?, wire.clone());
+        let (client, mut connection) = self.target.connect(stream).await?;
         let ending = wire.clone();
         let driver = tokio::spawn(async move {
             if let Err(error) = (&mut connection).await {
@@ -83,11 +83,15 @@ impl Connector for DieselConnector {
         let cancel = client.cancel_token();
         let connection = AsyncPgConnection::try_from(client).await?;
         wire.set_up();
-        Ok(Physical { connection, wire, cancel, config: self.config.clone(), driver: guard, cut: false })
+        Ok(Physical { connection, wire, cancel, target: self.target.clone(), driver: guard, cut: false })
     }
 
     fn is_alive(&self, physical: &Physical) -> bool {
         !physical.wire.has_ended()
+    }
+
+    fn describe(&self, error: &ConnectError) -> String {
+        self.target.describe(error)
     }
 
     async fn check(&self, physical: &mut Physical) -> Result<(), ConnectError> {
@@ -128,11 +132,7 @@ fn role(answer: &[SimpleQueryMessage]) -> (bool, bool) {
 /// Cancels the statement on the server, then closes the connection.
 pub(crate) async fn terminate(object: Pooled) {
     let physical: &Physical = &object;
-    let cancelling = async {
-        let stream = open(&physical.config).await?;
-        physical.cancel.cancel_query_raw(stream, NoTls).await?;
-        Ok::<_, ConnectError>(())
-    };
+    let cancelling = physical.target.cancel(&physical.cancel);
     match tokio::time::timeout(CLEANUP_TIMEOUT, cancelling).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {

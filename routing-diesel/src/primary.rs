@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
 use routing_core::{RouteError, Router};
-use tokio_postgres::NoTls;
 
 use crate::backend::Diesel;
 use crate::error::{ConnectError, Error};
-use crate::session::open;
+use crate::target::Target;
 
 /// A plain `AsyncPgConnection` to the node that is the primary *now*, for what needs one outside the pools: migrations,
 /// and administration. It does not follow a failover.
@@ -23,10 +22,10 @@ pub async fn connect_primary(router: &Router<Diesel>, wait: Duration) -> Result<
     let Some(primary) = topology.primary() else {
         return Err(RouteError::NoPrimary(router.cluster().write_refusals()).into());
     };
-    let config = router.options().connect_options(&primary.node.config().url).map_err(ConnectError::from)?;
+    let target = Target::new(&primary.node.config().url, router.options()).map_err(ConnectError::from)?;
     let limit = router.cluster().config().connect_timeout;
     let connecting = async {
-        let (client, connection) = config.connect_raw(open(&config).await?, NoTls).await?;
+        let (client, connection) = target.connect(target.open().await?).await?;
         // It ends with the client.
         tokio::spawn(async move { drop(connection.await) });
         Ok::<_, ConnectError>(AsyncPgConnection::try_from(client).await?)

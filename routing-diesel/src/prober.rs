@@ -4,12 +4,12 @@ use futures_util::future::BoxFuture;
 use routing_core::probe::{ProbeConnection, ProbeError, Prober, Row};
 use routing_core::{Access, NodeConfig};
 use tokio::task::AbortHandle;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::backend::DieselOptions;
-use crate::error::ConnectError;
-use crate::fault::of_driver;
-use crate::session::open;
+use crate::error::words;
+use crate::fault::{of_connect, of_driver};
+use crate::target::Target;
 
 /// Asks servers about themselves over tokio-postgres, on connections outside every pool.
 #[derive(Clone, Debug, Default)]
@@ -31,18 +31,12 @@ impl Prober for DieselProber {
         node: &'a NodeConfig,
     ) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>> {
         Box::pin(async move {
-            let config = self.options.connect_options(node.probe_url()).map_err(|_| ProbeError::Driver {
-                fault: None,
-                message: "the driver cannot read the parameters of the node's URL".to_owned(),
-            })?;
-            let connecting =
-                async { Ok::<_, ConnectError>(config.connect_raw(open(&config).await?, NoTls).await?) };
-            let (client, connection) = connecting.await.map_err(|error| match error {
-                ConnectError::Postgres(error) => failed(&error),
-                other => ProbeError::Driver {
-                    fault: Some(routing_core::Fault::Unreachable),
-                    message: other.to_string(),
-                },
+            let target = Target::new(node.probe_url(), &self.options)
+                .map_err(|error| ProbeError::Driver { fault: None, message: error.to_string() })?;
+            let connecting = async { target.connect(target.open().await?).await };
+            let (client, connection) = connecting.await.map_err(|error| ProbeError::Driver {
+                fault: of_connect(&error, Access::Read),
+                message: target.describe(&error),
             })?;
             let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
             Ok(Box::new(PostgresProbe { client, driver }) as Box<dyn ProbeConnection>)
@@ -76,10 +70,5 @@ impl ProbeConnection for PostgresProbe {
 }
 
 fn failed(error: &tokio_postgres::Error) -> ProbeError {
-    // The driver's own text is "db error"; what the server said is in its source.
-    let message = match error.as_db_error() {
-        Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
-        None => error.to_string(),
-    };
-    ProbeError::Driver { fault: of_driver(error, Access::Read), message }
+    ProbeError::Driver { fault: of_driver(error, Access::Read), message: words(error) }
 }

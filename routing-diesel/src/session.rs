@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use routing_core::tls::Tls;
 use routing_core::wire::{FromClient, FromServer, Wire};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_postgres::config::Host;
+use tokio_postgres::tls::{ChannelBinding, TlsStream};
+
+use crate::error::ConnectError;
+use crate::tls::{self, Plain, Stream};
 
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up (`TCP_USER_TIMEOUT`). It ends
 /// a connection through a cut network, where no error would ever come. Below, a slow network would lose healthy
@@ -20,18 +25,16 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause before the kernel asks a silent peer whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A byte stream to a server.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// Opens a stream to the first of the configured hosts that answers.
-pub(crate) async fn open(config: &tokio_postgres::Config) -> io::Result<Box<dyn Stream>> {
-    let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
+/// Opens a stream to the first of the configured hosts that answers, encrypted as `tls` says.
+pub(crate) async fn open(
+    config: &tokio_postgres::Config,
+    tls: &Tls,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let mut failure = ConnectError::Io(io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host"));
     for (index, host) in config.get_hosts().iter().enumerate() {
         let ports = config.get_ports();
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        match open_one(host, port).await {
+        match open_one(host, port, tls).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = error,
         }
@@ -39,7 +42,7 @@ pub(crate) async fn open(config: &tokio_postgres::Config) -> io::Result<Box<dyn 
     Err(failure)
 }
 
-async fn open_one(host: &Host, port: u16) -> io::Result<Box<dyn Stream>> {
+async fn open_one(host: &Host, port: u16, tls: &Tls) -> Result<Box<dyn Stream>, ConnectError> {
     match host {
         Host::Tcp(host) => {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
@@ -48,17 +51,18 @@ async fn open_one(host: &Host, port: u16) -> io::Result<Box<dyn Stream>> {
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
             #[cfg(target_os = "linux")]
             socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-            Ok(Box::new(stream))
+            tls::encrypt(stream, host, port, tls).await
         }
         #[cfg(unix)]
         Host::Unix(directory) => {
+            // It does not leave the machine: as in libpq, nothing of `tls` counts.
             let path = directory.join(format!(".s.PGSQL.{port}"));
-            Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+            Ok(Box::new(Plain(tokio::net::UnixStream::connect(path).await?)))
         }
     }
 }
 
-/// A stream whose bytes tell a [`Wire`] what they say.
+/// A stream whose bytes, before encryption, tell a [`Wire`] what they say.
 pub(crate) struct Watched {
     stream: Box<dyn Stream>,
     wire: Arc<Wire>,
@@ -69,6 +73,12 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(stream: Box<dyn Stream>, wire: Arc<Wire>) -> Self {
         Self { stream, wire, from_server: FromServer::default(), from_client: FromClient::default() }
+    }
+}
+
+impl TlsStream for Watched {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.stream.channel_binding()
     }
 }
 

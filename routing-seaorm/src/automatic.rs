@@ -53,7 +53,8 @@ impl AutomaticHandle {
 
     /// The handle for a statement that reads; `None` when it must go to the primary as a write.
     fn reader(&self, sql: &str) -> Option<ReadHandle> {
-        let reads = sql::classify(sql) == StatementKind::Read && !self.routed().router().misrouted().knows(sql);
+        let reads =
+            sql::classify(sql) == StatementKind::Read && !self.routed().router().misrouted().knows(sql);
         reads.then(|| self.following())
     }
 

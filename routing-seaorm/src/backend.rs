@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, AutomaticBackend, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
+    Access, AutomaticBackend, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig,
+    Usage,
 };
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 
 use crate::automatic::AutomaticHandle;
@@ -17,6 +16,7 @@ use crate::pool::{Pool, SqlxConnector};
 use crate::position;
 use crate::prober::SeaOrmProber;
 use crate::read::ReadHandle;
+use crate::target::Target;
 use crate::write::WriteHandle;
 
 /// SeaORM as the backend of a `Router`: a pool for reading, whose sessions are read-only on the server, and one for
@@ -37,24 +37,6 @@ pub struct SeaOrmOptions {
     pub statement_cache_capacity: Option<usize>,
 }
 
-impl SeaOrmOptions {
-    /// A URL and these options as sqlx takes them.
-    pub(crate) fn connect_options(
-        &self,
-        url: &routing_core::DatabaseUrl,
-    ) -> Result<PgConnectOptions, sqlx::Error> {
-        // What is slow shows in the router's metrics; sqlx would write statements into the log.
-        let mut options = url.expose().parse::<PgConnectOptions>()?.disable_statement_logging();
-        if let Some(name) = &self.application_name {
-            options = options.application_name(name);
-        }
-        if let Some(capacity) = self.statement_cache_capacity {
-            options = options.statement_cache_capacity(capacity.max(1));
-        }
-        Ok(options)
-    }
-}
-
 impl Backend for SeaOrm {
     type Connection = Connection;
     type Error = Error;
@@ -63,15 +45,17 @@ impl Backend for SeaOrm {
     type Write = WriteHandle;
 
     fn open(node: &Arc<Node>, config: &RouterConfig, options: &SeaOrmOptions) -> Result<Self, ConfigError> {
-        // The driver's words may repeat a part of the URL, so they are not passed on.
-        let refused = |message: &str| ConfigError::Backend {
-            node: node.name().to_owned(),
-            message: message.to_owned(),
+        let usable = |url| {
+            let target = Target::new(url, options).and_then(|target| target.check().map(|()| target));
+            target.map_err(|error| ConfigError::Backend {
+                node: node.name().to_owned(),
+                message: error.to_string(),
+            })
         };
-        let connect = options
-            .connect_options(&node.config().url)
-            .map_err(|_| refused("the driver cannot read the parameters of its URL"))?;
-        let pool = |access| Pool::new(node, access, SqlxConnector::new(connect.clone(), access), config);
+        let target = usable(&node.config().url)?;
+        usable(node.config().probe_url())?;
+        target.tls().warn_if_unchosen(node.name(), &node.config().url);
+        let pool = |access| Pool::new(node, access, SqlxConnector::new(target.clone(), access), config);
         Ok(Self { read: pool(Access::Read), write: pool(Access::Write) })
     }
 

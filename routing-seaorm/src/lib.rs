@@ -29,6 +29,8 @@ mod prober;
 mod read;
 mod session;
 mod stream;
+mod target;
+mod tls;
 mod transaction;
 mod write;
 

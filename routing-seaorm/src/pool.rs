@@ -1,11 +1,14 @@
 //! Opening, checking and ending connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
 use routing_core::{Access, NotWritable};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
+
+use crate::target::Target;
 
 /// One node's connections for one kind of access.
 pub(crate) type Pool = pool::Pool<SqlxConnector>;
@@ -21,22 +24,22 @@ pub(crate) struct Physical {
     /// How long the server lets it idle, if it ends idle sessions: sqlx does not see that end before it is used again.
     longest_idle: Option<Duration>,
     /// Where to reach the server to end that process.
-    options: PgConnectOptions,
+    target: Arc<Target>,
 }
 
 /// Opens and checks connections of one node for one kind of access.
 pub(crate) struct SqlxConnector {
-    options: PgConnectOptions,
+    target: Arc<Target>,
     access: Access,
 }
 
 impl SqlxConnector {
-    pub(crate) fn new(options: PgConnectOptions, access: Access) -> Self {
-        let options = match access {
-            Access::Read => options.options([READ_ONLY_OPTION]),
-            Access::Write => options,
+    pub(crate) fn new(target: Target, access: Access) -> Self {
+        let target = match access {
+            Access::Read => target.with_option(READ_ONLY_OPTION),
+            Access::Write => target,
         };
-        Self { options, access }
+        Self { target: Arc::new(target), access }
     }
 }
 
@@ -45,7 +48,7 @@ impl Connector for SqlxConnector {
     type Error = sqlx::Error;
 
     async fn connect(&self) -> Result<Physical, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = self.target.connect().await?;
         let row = sqlx::query(SESSION_SQL).persistent(false).fetch_one(&mut connection).await?;
         if self.access == Access::Write {
             NotWritable::check(row.try_get(1)?, row.try_get(2)?)
@@ -56,12 +59,16 @@ impl Connector for SqlxConnector {
             longest_idle: longest_idle.filter(|longest| *longest > 0).map(Duration::from_millis),
             connection,
             process: (row.try_get(0)?, row.try_get(3)?),
-            options: self.options.clone(),
+            target: self.target.clone(),
         })
     }
 
     fn longest_idle(&self, physical: &Physical) -> Option<Duration> {
         physical.longest_idle
+    }
+
+    fn describe(&self, error: &sqlx::Error) -> String {
+        self.target.describe(error)
     }
 
     async fn check(&self, physical: &mut Physical) -> Result<(), sqlx::Error> {
@@ -77,7 +84,7 @@ const TERMINATE_SQL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg
 pub(crate) async fn terminate(object: Pooled) {
     let physical: &Physical = &object;
     let ending = async {
-        let mut other = PgConnection::connect_with(&physical.options).await?;
+        let mut other = physical.target.connect().await?;
         let (number, started) = &physical.process;
         sqlx::query(TERMINATE_SQL).persistent(false).bind(number).bind(started).execute(&mut other).await?;
         other.close().await

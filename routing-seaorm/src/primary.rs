@@ -8,6 +8,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::backend::SeaOrm;
 use crate::error::{Error, wrap};
+use crate::target::Target;
 
 /// A SeaORM `DatabaseConnection` to the node that is the primary *now*, for what needs SeaORM's own type: migrations,
 /// and administration. It does not follow a failover; close it when done.
@@ -23,12 +24,13 @@ pub async fn connect_primary(router: &Router<SeaOrm>, wait: Duration) -> Result<
     let Some(primary) = topology.primary() else {
         return Err(Error::from(RouteError::NoPrimary(router.cluster().write_refusals())).into());
     };
-    let options = router.options().connect_options(&primary.node.config().url).map_err(wrap)?;
+    let target = Target::new(&primary.node.config().url, router.options())
+        .map_err(|error| wrap(sqlx::Error::Configuration(Box::new(error))))?;
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(router.cluster().config().connect_timeout)
-        .connect_with(options)
+        .connect_with(target.options())
         .await
-        .map_err(wrap)?;
+        .map_err(|error| wrap(target.explain(error)))?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }

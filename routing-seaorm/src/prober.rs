@@ -3,11 +3,12 @@
 use futures_util::future::BoxFuture;
 use routing_core::probe::{ProbeConnection, ProbeError, Prober, Row};
 use routing_core::{Access, NodeConfig};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, Row as _};
 
 use crate::backend::SeaOrmOptions;
 use crate::fault::of_driver;
+use crate::target::Target;
 
 /// Asks servers about themselves over sqlx, on connections outside every pool.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +30,12 @@ impl Prober for SeaOrmProber {
         node: &'a NodeConfig,
     ) -> BoxFuture<'a, Result<Box<dyn ProbeConnection>, ProbeError>> {
         Box::pin(async move {
-            let options = self.options.connect_options(node.probe_url()).map_err(|_| ProbeError::Driver {
-                fault: None,
-                message: "the driver cannot read the parameters of the node's URL".to_owned(),
+            let target = Target::new(node.probe_url(), &self.options)
+                .map_err(|error| ProbeError::Driver { fault: None, message: error.to_string() })?;
+            let connection = target.connect().await.map_err(|error| ProbeError::Driver {
+                fault: of_driver(&error, Access::Read),
+                message: target.describe(&error),
             })?;
-            let connection = PgConnection::connect_with(&options).await.map_err(|error| failed(&error))?;
             Ok(Box::new(SqlxProbe(connection)) as Box<dyn ProbeConnection>)
         })
     }

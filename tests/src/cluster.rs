@@ -56,6 +56,18 @@ impl TestCluster {
     /// # Panics
     /// When PostgreSQL is not installed or does not start; the message says what to do.
     pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// The same with servers that refuse connections without encryption. Its URLs verify them.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_encrypted() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(tls: bool) -> Self {
         leftovers::remove();
         // The servers' user must be able to enter the directory.
         let open = fs::Permissions::from_mode(0o755);
@@ -71,6 +83,7 @@ impl TestCluster {
             replicas: 2,
             port: 0,
             durable: false,
+            tls,
             template: Some(templates()),
             ..ClusterOptions::default()
         };
@@ -199,17 +212,39 @@ impl TestCluster {
     /// Never: it is well-formed.
     #[must_use]
     pub fn url(&self, port: u16, login: Login) -> DatabaseUrl {
+        let root = self.servers.root_certificate();
+        let tls = root.map(|root| format!("sslmode=verify-full&sslrootcert={}", root.display()));
+        self.url_with(port, login, &tls.unwrap_or_default())
+    }
+
+    /// The same with these parameters.
+    ///
+    /// # Panics
+    /// When it is not well-formed.
+    #[must_use]
+    pub fn url_with(&self, port: u16, login: Login, parameters: &str) -> DatabaseUrl {
         let login = self.servers.credentials(login);
         let (user, password, database) = (login.user, login.password, login.database);
-        format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
-            .parse()
-            .expect("a well-formed URL")
+        let url = format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}?{parameters}");
+        url.parse().expect("a well-formed URL")
     }
 
     /// All nodes, as the application logs in; the monitor's role probes them.
     #[must_use]
     pub fn config(&self) -> RouterConfig {
         self.config_at(|node| self.port(node))
+    }
+
+    /// All nodes with these parameters in all their URLs.
+    #[must_use]
+    pub fn config_with(&self, parameters: &str) -> RouterConfig {
+        let mut config = self.config();
+        for node in &mut config.nodes {
+            let port = self.port(&node.name);
+            node.url = self.url_with(port, Login::Application, parameters);
+            node.probe_url = Some(self.url_with(port, Login::Monitor, parameters));
+        }
+        config
     }
 
     /// The same through proxies, the probes included.

@@ -3,6 +3,7 @@
 //!
 //! - [`TestCluster`]: one primary and two streaming replicas that end with the test.
 //! - [`Proxies`]: a [`Proxy`] before each node that refuses, resets, swallows or delays.
+//! - [`Eavesdropper`]: someone on the way to a server who keeps how each connection begins.
 //! - [`Orm`] and [`Handle`]: what a test does with an ORM; [`on_both!`] runs it for [`SeaOrm`] and [`Diesel`].
 //! - [`eventually`] and [`throughout`]: the only places that wait.
 //! - [`note`]: what tests write and read.
@@ -11,6 +12,7 @@
 mod cluster;
 mod database;
 mod diesel;
+mod eavesdropper;
 mod handle;
 mod leftovers;
 pub mod note;
@@ -25,6 +27,7 @@ pub use cluster::{
     NODES, PRIMARY, REPLICAS, TestCluster, reader, reader_on, reader_with, ready, router, writer,
 };
 pub use database::Database;
+pub use eavesdropper::Eavesdropper;
 pub use handle::Handle;
 pub use orm::{Orm, Rows};
 pub use proxy::{Mode, Proxies, Proxy};

@@ -1,0 +1,84 @@
+//! Where a node is reached, as whom, and how encrypted.
+
+use routing_core::DatabaseUrl;
+use routing_core::tls::{Tls, UnusableUrl};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::backend::SeaOrmOptions;
+use crate::tls;
+
+/// A URL and an application's options, as everything here that opens connections takes them.
+#[derive(Clone)]
+pub(crate) struct Target {
+    options: PgConnectOptions,
+    tls: Tls,
+}
+
+impl Target {
+    pub(crate) fn new(url: &DatabaseUrl, options: &SeaOrmOptions) -> Result<Self, UnusableUrl> {
+        let tls = Tls::of(url)?;
+        let parsed = url.expose_without_tls().parse::<PgConnectOptions>();
+        // What is slow shows in the router's metrics; sqlx would write statements into the log.
+        let mut connect = parsed.map_err(|_| UnusableUrl::Driver)?.disable_statement_logging();
+        // An address of IPv6 comes in brackets, and no certificate is made out to those.
+        if connect.get_host().starts_with('[') {
+            connect = connect.host(url.host());
+        }
+        if let Some(name) = &options.application_name {
+            connect = connect.application_name(name);
+        }
+        if let Some(capacity) = options.statement_cache_capacity {
+            connect = connect.statement_cache_capacity(capacity.max(1));
+        }
+        Ok(Self { options: tls::apply(connect, &tls)?, tls })
+    }
+
+    /// The same, with one more start-up option for the server.
+    pub(crate) fn with_option(mut self, option: (&str, &str)) -> Self {
+        self.options = self.options.options([option]);
+        self
+    }
+
+    /// How its connections are encrypted.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// Looks at the files that it names.
+    pub(crate) fn check(&self) -> Result<(), UnusableUrl> {
+        self.tls.client_config()?;
+        Ok(())
+    }
+
+    /// For a pool of the driver's own.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.options.clone()
+    }
+
+    /// A new connection.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.options).await.map_err(|error| self.explain(error))
+    }
+
+    /// An error of a connection that did not come about, in our words where encryption is to blame.
+    pub(crate) fn explain(&self, error: sqlx::Error) -> sqlx::Error {
+        let server = || format!("{}:{}", self.options.get_host(), self.options.get_port());
+        tls::explain(error, &self.tls, server)
+    }
+
+    /// What an error says, and what to do.
+    pub(crate) fn describe(&self, error: &sqlx::Error) -> String {
+        match error {
+            // Its own words name no SQLSTATE.
+            sqlx::Error::Database(said) => {
+                let sqlstate = said.code().unwrap_or_default();
+                format!("{} (SQLSTATE {sqlstate}){}", said.message(), self.tls.advice(&sqlstate))
+            }
+            // sqlx puts "error occurred while …" before them.
+            sqlx::Error::Tls(found) => found.to_string(),
+            sqlx::Error::Configuration(found) => found.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
