@@ -41,6 +41,8 @@ mod gate;
 mod handshake;
 mod invalid_tls;
 mod lease;
+#[cfg(test)]
+mod logged;
 mod lsn;
 mod metrics;
 mod monitor;
