@@ -8,6 +8,7 @@ use crate::{
     command::{CommandError, Tools, run},
     credentials::{DATABASE, Login, Passwords, REPLICATOR, write_secret},
     layout::Layout,
+    link::read_unlinked,
     node::NodeRecord,
     ports::Reservation,
     server::{self, ServerError},
@@ -180,7 +181,7 @@ impl Provision<'_> {
             .write(&node.data_dir.join(CONFIGURATION), &format!("{head}{}", render(&settings)))?;
         if first {
             let main = node.data_dir.join("postgresql.conf");
-            let text = fs::read_to_string(&main)?;
+            let text = read_unlinked(&main)?;
             let include = format!("\ninclude '{CONFIGURATION}'\n");
             if !text.ends_with(&include) {
                 self.tools.account().write(&main, &format!("{text}{include}"))?;

@@ -23,7 +23,6 @@ mod encryption;
 mod follow;
 mod join;
 mod join_error;
-mod link;
 mod local_sql;
 mod newcomer;
 mod old_primary;
