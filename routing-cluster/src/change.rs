@@ -1,11 +1,12 @@
 //! A change of the primary that is under way, and going back from one that was interrupted.
 
-use std::{fs, io};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     condition::Condition,
+    link::read_unlinked,
     node::NodeRecord,
     operation::{Operation, OperationError, asked, files},
     process,
@@ -106,7 +107,7 @@ impl Operation<'_> {
     /// Removes what `ALTER SYSTEM SET` has written on a node that does not run.
     pub(crate) fn forget_setting(&self, node: &NodeRecord, name: &str) -> io::Result<()> {
         let path = node.data_dir.join("postgresql.auto.conf");
-        let text = fs::read_to_string(&path)?;
+        let text = read_unlinked(&path)?;
         let kept: String =
             text.lines().filter(|line| !line.starts_with(name)).flat_map(|line| [line, "\n"]).collect();
         if kept == text { Ok(()) } else { self.tools.account().write(&path, &kept) }

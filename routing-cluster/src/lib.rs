@@ -83,6 +83,7 @@ mod fragments;
 mod handover;
 pub mod host;
 mod layout;
+mod link;
 mod memory;
 mod node;
 mod operation;

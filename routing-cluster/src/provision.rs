@@ -8,17 +8,20 @@ use crate::{
     command::{CommandError, Tools, run},
     credentials::{DATABASE, Login, Passwords, REPLICATOR, write_secret},
     layout::Layout,
+    link::read_unlinked,
     node::NodeRecord,
     ports::Reservation,
     server::{self, ServerError},
     settings::{Setting, node_settings, override_with, quote, render, shared_settings},
     sql::{Session, SqlError},
-    standby::{STATEMENT, STREAMING},
+    standby::STREAMING,
     template::Template,
 };
 
 /// `initdb` writes a thousand small files; on a slow disk that takes a while.
 const INITDB: Duration = Duration::from_secs(120);
+/// One statement of the set-up: a new database is a copy, on a slow disk of some seconds.
+const SET_UP: Duration = Duration::from_secs(60);
 /// Our configuration file inside a data directory, included by `postgresql.conf`.
 const CONFIGURATION: &str = "cluster.conf";
 
@@ -178,7 +181,7 @@ impl Provision<'_> {
             .write(&node.data_dir.join(CONFIGURATION), &format!("{head}{}", render(&settings)))?;
         if first {
             let main = node.data_dir.join("postgresql.conf");
-            let text = fs::read_to_string(&main)?;
+            let text = read_unlinked(&main)?;
             let include = format!("\ninclude '{CONFIGURATION}'\n");
             if !text.ends_with(&include) {
                 self.tools.account().write(&main, &format!("{text}{include}"))?;
@@ -193,7 +196,7 @@ impl Provision<'_> {
         let superuser = self.passwords.credentials(Login::Superuser);
         let (application, monitor) = (Login::Application.user(), Login::Monitor.user());
         let role = |login: Login| quote(&self.passwords.credentials(login).password);
-        let session = Session::connect(node.port, &superuser, STATEMENT).await?;
+        let session = Session::connect(node.port, &superuser, SET_UP).await?;
         // A failed statement would otherwise stand in the log, with its password.
         session
             .run("quieten the log", "SET log_statement = 'none'; SET log_min_error_statement = 'panic'")
@@ -216,7 +219,7 @@ impl Provision<'_> {
         );
         session.run("restrict who connects", &grants).await?;
         let inside = crate::Credentials { database: DATABASE.to_owned(), ..superuser };
-        let session = Session::connect(node.port, &inside, STATEMENT).await?;
+        let session = Session::connect(node.port, &inside, SET_UP).await?;
         // The default since PostgreSQL 15, brought to 14: tables are the owner's to create.
         let schema = format!(
             "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT ALL ON SCHEMA public TO {application}"

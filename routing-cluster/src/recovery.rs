@@ -15,6 +15,7 @@ use crate::{
     credentials::Login,
     description::Backup,
     follow::timeline,
+    link::read_unlinked,
     node::NodeRecord,
     operation::{Operation, OperationError, asked, files},
     position::Lsn,
@@ -88,7 +89,7 @@ pub(crate) fn prepare(provision: &Provision<'_>, node: &NodeRecord, recovery: &R
         _ => {}
     }
     let path = data_dir.join("postgresql.auto.conf");
-    let text = fs::read_to_string(&path)?;
+    let text = read_unlinked(&path)?;
     account.write(&path, &own_settings(&text))?;
     account.write(&data_dir.join("pg_hba.conf"), &provision.access.rules())?;
     provision.configure_with(node, false, recovery.settings())?;

@@ -1,6 +1,6 @@
 //! Making a replica of a primary: the base backup, what it is told to follow, and seeing it stream.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use crate::{
     command::run,
     credentials::{LOOPBACK, Login, REPLICATOR},
+    link::read_unlinked,
     node::NodeRecord,
     provision::{Provision, ProvisionError, files},
     settings::{quote, quote_conninfo},
@@ -65,7 +66,7 @@ impl Provision<'_> {
     /// where its own password came from.
     pub(crate) fn follow(&self, node: &NodeRecord, primary: &NodeRecord) -> io::Result<()> {
         let path = node.data_dir.join("postgresql.auto.conf");
-        let text = fs::read_to_string(&path)?;
+        let text = read_unlinked(&path)?;
         let kept = text.lines().filter(|line| !line.trim_start().starts_with("primary_"));
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
         let conninfo = self.conninfo(primary, &node.name)?;

@@ -44,6 +44,8 @@ mod handshake;
 mod invalid_tls;
 mod key;
 mod lease;
+#[cfg(test)]
+mod logged;
 mod lsn;
 mod metrics;
 mod misrouted;

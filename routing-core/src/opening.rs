@@ -134,13 +134,11 @@ impl<C: Connector> Drop for Awaited<C> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::io;
-
-    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
     use crate::breaker::BreakerConfig;
     use crate::config::NodeConfig;
+    use crate::logged::Logged;
 
     /// Fails as often as it was told to, each time for another reason.
     struct Script(Mutex<VecDeque<Result<(), &'static str>>>);
@@ -162,33 +160,9 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(text);
-            Ok(text.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Log {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
     #[tokio::test]
     async fn the_first_failure_after_a_success_is_in_the_log() {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (log, _guard) = Logged::begin();
         let script = [Err("first"), Err("second"), Ok(()), Err("third"), Err("fourth")];
         let node = NodeConfig::new("pg1", "postgres://app:hunter2@h/d".parse().unwrap());
         let node = Arc::new(Node::new(node, BreakerConfig::default()));
@@ -197,7 +171,7 @@ mod tests {
         for _ in 0..5 {
             let _ = opener.open().await;
         }
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.text();
         let lines: Vec<_> = log.lines().map(|line| line.split(" to pg1: ").nth(1).unwrap_or(line)).collect();
         assert_eq!(lines.len(), 2, "{log}");
         assert!(lines[0].starts_with("first") && lines[1].starts_with("third"), "{log}");

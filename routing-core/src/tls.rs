@@ -294,6 +294,7 @@ impl ChannelBinding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logged::Logged;
 
     fn read(parameters: &str, variables: &[(&str, &str)]) -> Result<Tls, InvalidTls> {
         let url = format!("postgres://app:hunter2@db1.internal/shop?{parameters}").parse().unwrap();
@@ -433,5 +434,27 @@ mod tests {
         assert!(advice("sslmode=disable", "28000").contains("sslmode=disable"));
         assert_eq!(advice("sslmode=disable", "28P01"), "");
         assert_eq!(advice("sslmode=require", "28000"), "");
+    }
+
+    #[test]
+    fn a_connection_to_another_machine_that_nobody_thought_of_is_warned_of() {
+        let table = [
+            ("db1.internal", "", true),
+            ("10.0.0.11", "", true),
+            ("db1.internal", "sslmode=prefer", false),
+            ("db1.internal", "sslmode=disable", false),
+            ("db1.internal", "sslrootcert=system", false),
+            ("localhost", "", false),
+            ("[::1]", "", false),
+            ("%2Frun%2Fpostgresql", "", false),
+        ];
+        for (host, parameters, warned) in table {
+            let url = format!("postgres://app:hunter2@{host}/shop?{parameters}").parse().unwrap();
+            let (log, _guard) = Logged::begin();
+            Tls::from_variables(&url, |_| None).unwrap().warn_if_unchosen("pg1", &url);
+            let log = log.text();
+            assert_eq!(log.contains("the URL of pg1 has no sslmode"), warned, "{host} {parameters}: {log}");
+            assert!(!log.contains("hunter2"), "{log}");
+        }
     }
 }

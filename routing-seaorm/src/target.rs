@@ -82,3 +82,35 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str) -> PgConnectOptions {
+        Target::new(&url.parse().unwrap(), &SeaOrmOptions::default()).unwrap().options
+    }
+
+    #[test]
+    fn each_mode_reaches_sqlx_as_what_it_means() {
+        let table = [
+            ("sslmode=disable", "Disable"),
+            ("sslmode=allow", "Prefer"),
+            ("sslmode=prefer", "Prefer"),
+            ("sslmode=require", "Require"),
+            ("sslmode=verify-full&sslrootcert=/ca.crt", "VerifyFull"),
+            ("sslrootcert=system", "VerifyFull"),
+        ];
+        for (parameters, expected) in table {
+            let options = options(&format!("postgres://app@db1/shop?{parameters}"));
+            assert_eq!(format!("{:?}", options.get_ssl_mode()), expected, "{parameters}");
+        }
+        let socket = options("postgres://app@%2Frun%2Fpostgresql/shop?sslmode=require");
+        assert_eq!(format!("{:?}", socket.get_ssl_mode()), "Disable");
+    }
+
+    #[test]
+    fn a_certificate_is_compared_with_an_address_without_brackets() {
+        assert_eq!(options("postgres://app@[::1]:6000/shop").get_host(), "::1");
+    }
+}

@@ -22,6 +22,7 @@ routing_tests::on_both! {
     every_connection_is_encrypted_to_a_verified_server,
     nothing_is_said_before_it_is_encrypted,
     a_url_without_a_mode_encrypts_where_the_server_offers_it,
+    what_does_not_leave_the_machine_is_not_encrypted,
     lost_connections_and_servers_cost_no_read_an_error,
     a_dropped_request_leaves_no_busy_server_process,
     a_server_of_another_authority_is_not_believed_until_its_certificate_is_given,
@@ -141,6 +142,30 @@ async fn a_url_without_a_mode_encrypts_where_the_server_offers_it<O: Orm>() {
         router.close();
     }
     // Every other test of servers without encryption is one of URLs without a mode.
+}
+
+async fn what_does_not_leave_the_machine_is_not_encrypted<O: Orm>() {
+    let cluster = TestCluster::start_encrypted().await;
+    let mut config = cluster.config();
+    for node in &mut config.nodes {
+        let server = cluster.servers().node(&node.name).expect("a node of the cluster");
+        let directory = server.socket_dir.as_ref().expect("a short path").display().to_string();
+        let directory = directory.replace('/', "%2F");
+        let url = |login| {
+            let login = cluster.servers().credentials(login);
+            let url = format!(
+                "postgres://{}:{}@{directory}:{}/{}?sslmode=require",
+                login.user, login.password, server.port, login.database
+            );
+            url.parse().expect("a well-formed URL")
+        };
+        node.url = url(Login::Application);
+        node.probe_url = Some(url(Login::Monitor));
+    }
+    let router = router::<O>(config).await;
+    let sql = "SELECT coalesce(client_addr::text, 'socket') || ' ' || ssl::text \
+         FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE pid = pg_backend_pid()";
+    assert_eq!(writer(&router).text(sql).await.expect("a statement"), "socket false");
 }
 
 async fn lost_connections_and_servers_cost_no_read_an_error<O: Orm>() {

@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{conninfo::Conninfo, link::read_unlinked};
+use super::conninfo::Conninfo;
+use crate::link::read_unlinked;
 use crate::{account::Account, settings::quote};
 
 /// Read by the server after everything else.

@@ -7,11 +7,11 @@
 //! # Words
 //!
 //! The *primary's URL* becomes a *connection string* (`conninfo`), with the *encryption* that the environment asks for; its
-//! *password* is a *secret*. *Programs* of PostgreSQL are run as the servers' user, long ones
-//! on a *leash*; one of them is the *client* that asks
+//! *password* is a *secret*. *Programs* of PostgreSQL are run as the servers' user; one of them is the *client* that asks
 //! the *upstream*, whose answers may be *refusals*. A *data directory* has *control data*, a *configuration*, and a
 //! *server*, which a *receiver* makes a streaming standby. To *join*, a *newcomer* takes a *copy*, whose *remains* the next
-//! call finds when it was interrupted, and then lets it *follow*. A *promotion* looks at the *old primary* first.
+//! call finds when it was interrupted, and then lets it *follow*. A *promotion* looks at the *old primary* first, and *local SQL* tells it what is not replayed. A
+//! *link* in a directory of the servers' user is not read through.
 
 mod client;
 mod configuration;
@@ -23,8 +23,6 @@ mod encryption;
 mod follow;
 mod join;
 mod join_error;
-mod leash;
-mod link;
 mod local_sql;
 mod newcomer;
 mod old_primary;

@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{conninfo::Conninfo, link::read_unlinked, secret::Secret};
+use super::{conninfo::Conninfo, secret::Secret};
 use crate::account::Account;
+use crate::link::read_unlinked;
 
 /// Bits of a file's mode that let others than its owner in. libpq passes over a password file that has any.
 const OTHERS: u32 = 0o077;

@@ -9,7 +9,6 @@ use std::{
 
 use tokio::{process::Command, task::spawn_blocking};
 
-use super::leash;
 use crate::{
     account::Account,
     binaries::{Binaries, BinariesError},
@@ -24,7 +23,6 @@ const SWITCH: &str = "setpriv";
 #[derive(Debug)]
 pub(super) struct Programs {
     tools: Tools,
-    dir: PathBuf,
     home: PathBuf,
     release: u32,
     switch: Option<PathBuf>,
@@ -43,13 +41,13 @@ impl Programs {
         if !binaries.dir().join("psql").is_file() {
             return Err(BinariesError::NoClient { dir: binaries.dir().to_owned() });
         }
-        let (release, dir) = (binaries.release(), binaries.dir().to_owned());
+        let release = binaries.release();
         let home = account.home();
         // A user whom the system does not know has no groups to take along.
         let switch = home.as_ref().and_then(|_| on_path(SWITCH));
         let home = home.unwrap_or_else(|| directory.to_owned());
         let tools = Tools::new(binaries, account.clone(), directory.to_owned());
-        Ok(Programs { tools, dir, home, release, switch })
+        Ok(Programs { tools, home, release, switch })
     }
 
     /// The major release.
@@ -103,9 +101,12 @@ impl Programs {
         })
     }
 
-    /// Prepares a program that also dies with this process: for work that may take hours, and is worth nothing alone.
+    /// Prepares a program that also dies with this process: for work that may take hours, and is worth nothing alone. Its
+    /// standard input is the leash.
     pub(super) fn leashed(&self, program: &str) -> Command {
-        leash::leashed(self.command("/bin/sh"), self.dir.join(program).as_os_str())
+        let mut command = self.with_groups(self.tools.leashed(program));
+        command.env("HOME", &self.home).stdin(Stdio::piped());
+        command
     }
 }
 

@@ -12,7 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{client::Client, data_directory::DataDirectoryError, link::read_unlinked, upstream::SlotError};
+use super::{client::Client, data_directory::DataDirectoryError, upstream::SlotError};
+use crate::link::read_unlinked;
 use crate::{account::Account, process, state::is_name};
 
 /// The marker's file, inside the data directory.

@@ -11,7 +11,7 @@ use std::{
 use nix::fcntl::OFlag;
 
 /// Reads a file that is no link.
-pub(super) fn read_unlinked(path: &Path) -> io::Result<String> {
+pub(crate) fn read_unlinked(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let mut options = fs::OpenOptions::new();
     options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?.read_to_string(&mut text)?;
