@@ -37,7 +37,7 @@ pub enum Carelessness {
     Eventual,
     /// The reads of one request do not share its session.
     TwoSessions,
-    /// Routes that need a bound have none.
+    /// Routes that need a bound have none, and the tokens, which would help, are lost.
     NoBound,
 }
 
@@ -84,7 +84,7 @@ impl Client {
             Ask::Read { .. } => self.http.get(self.address(instance, asked, pause)),
         };
         let mut presented: Vec<Token> = self.own.iter().cloned().collect();
-        if self.carelessness != Carelessness::NoToken {
+        if !matches!(self.carelessness, Carelessness::NoToken | Carelessness::NoBound) {
             if let Some(own) = &self.own {
                 request = match self.form {
                     Form::Cookie => {

@@ -156,7 +156,10 @@ impl fmt::Display for Counts {
             self.reads, self.reads_failed, self.repeated, self.read_back
         )?;
         writeln!(f, "  session reads with a token: {}", self.session)?;
-        write!(f, "  bounded reads: {}", self.bounded)
+        writeln!(f, "  bounded reads: {}", self.bounded)?;
+        let reasons: Vec<_> =
+            self.reasons.iter().map(|((node, reason), count)| format!("{node} {reason} {count}")).collect();
+        write!(f, "  all reads: {}", reasons.join(", "))
     }
 }
 

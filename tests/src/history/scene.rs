@@ -5,7 +5,7 @@ use std::time::Duration;
 use routing_cluster::{Login, SilentProgress};
 use routing_core::RouterConfig;
 
-use crate::cluster::{NODES, PRIMARY, REPLICAS, TestCluster, ready};
+use crate::cluster::{NODES, PRIMARY, TestCluster, ready};
 use crate::history::check::{History, check};
 use crate::history::instance::Instance;
 use crate::history::ledger;
@@ -195,22 +195,27 @@ impl<O: Orm> Scene<O> {
         if !report.violations.is_empty() {
             eprintln!("{}", report.describe(&history.operations));
         }
-        self.cluster.sql(&self.primary, "TRUNCATE entry").await;
+        self.clear().await;
         report
+    }
+
+    /// No entries on any node, and replicas that apply commits at once.
+    async fn clear(&self) {
+        for replica in self.replicas() {
+            self.delay_replay(&[replica], Duration::ZERO).await;
+        }
+        self.cluster.sql(&self.primary, "TRUNCATE entry").await;
+        for replica in self.replicas() {
+            let empty = "SELECT NOT EXISTS (SELECT FROM entry)";
+            eventually(PATIENCE, "the replicas are empty", async || self.cluster.value(replica, empty).await)
+                .await;
+        }
     }
 
     /// The nodes that are replicas by now.
     #[must_use]
     pub fn replicas(&self) -> Vec<&'static str> {
         NODES.into_iter().filter(|node| *node != self.primary).collect()
-    }
-
-    /// Sets the replicas of the beginning back to applying commits at once.
-    ///
-    /// # Panics
-    /// When one refuses it.
-    pub async fn replay_at_once(&self) {
-        self.delay_replay(&REPLICAS, Duration::ZERO).await;
     }
 }
 
