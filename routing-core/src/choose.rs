@@ -138,7 +138,9 @@ pub(crate) fn behind<'t>(
     let nodes = topology.nodes.iter().enumerate();
     let behind: SmallVec<[&NodeState; 32]> =
         nodes.filter(|(index, state)| fits(*index, state)).map(|(_, state)| state).collect();
-    let near = behind.iter().any(|state| state.lag(now).is_some_and(|lag| lag <= patience));
+    // What it has replayed since it was last asked is not known, and is no lag of it.
+    let lag_then = |state: &NodeState| state.probed.and_then(|probed| state.lag(probed));
+    let near = behind.iter().any(|state| lag_then(state).is_some_and(|lag| lag <= patience));
     (behind, near)
 }
 

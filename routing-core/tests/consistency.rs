@@ -135,9 +135,10 @@ async fn when_every_replica_lags_too_far_the_primary_serves_the_session_after_a_
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_is_known_to_lag_by_more_is_not_waited_for() {
     let scene = Scene::new().await;
-    scene.lag(ms(200));
+    // More than the time between two looks at the primary: the monitor knows it whenever it looks.
+    scene.lag(ms(1_000));
     // Writes that never cease: the monitor knows the lag.
-    for _ in 0..100 {
+    for _ in 0..200 {
         scene.write().await;
         sleep(ms(10)).await;
     }
@@ -145,6 +146,26 @@ async fn a_replica_that_is_known_to_lag_by_more_is_not_waited_for() {
     let began = Instant::now();
     assert_eq!(read(&scene.request(&token)).await.unwrap().0, "pg1");
     assert!(began.elapsed() <= ms(2), "it waited for {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_nobody_has_looked_at_for_a_while_is_not_taken_for_late() {
+    let scene = Scene::new().await;
+    scene.lag(ms(5));
+    // Writes that never cease, and now and then a read, at any time after the last look at the primary.
+    let mut reasons = Vec::new();
+    for _ in 0..100 {
+        for _ in 0..9 {
+            scene.write().await;
+            sleep(ms(7)).await;
+        }
+        let (written, token) = scene.write().await;
+        let (node, reason, seen) = read(&scene.request(&token)).await.unwrap();
+        assert!(seen >= written, "{node} served {seen} after a write at {written}");
+        reasons.push(reason);
+    }
+    let waited = reasons.iter().filter(|reason| **reason == Reason::WaitedForReplay).count();
+    assert!(waited >= 95, "{waited} of 100 were served by a replica: {reasons:?}");
 }
 
 #[tokio::test(start_paused = true)]

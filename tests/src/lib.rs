@@ -8,15 +8,18 @@
 //! - [`eventually`] and [`throughout`]: the only places that wait.
 //! - [`note`]: what tests write and read.
 //! - [`Readers`]: many concurrent readers that remember what they were answered.
+//! - [`history`]: what clients of a whole application did and saw, and a check of the promises over all of it.
 
 mod cluster;
 mod database;
 mod diesel;
 mod eavesdropper;
 mod handle;
+pub mod history;
 mod leftovers;
 pub mod note;
 mod orm;
+mod process;
 mod proxy;
 mod readers;
 mod seaorm;
@@ -30,6 +33,7 @@ pub use database::Database;
 pub use eavesdropper::Eavesdropper;
 pub use handle::Handle;
 pub use orm::{Orm, Rows};
+pub use process::{Signal, signal};
 pub use proxy::{Mode, Proxies, Proxy};
 pub use readers::{Readers, Tally};
 pub use routing_diesel::Diesel;

@@ -29,6 +29,13 @@ pub enum Mode {
         /// Towards the client.
         to_client: Duration,
     },
+    /// Bytes pass late by any time up to these, drawn anew for each piece.
+    Jitter {
+        /// Towards the server.
+        to_server: Duration,
+        /// Towards the client.
+        to_client: Duration,
+    },
 }
 
 /// A TCP proxy on this machine in front of one port. Dropping it closes everything.
@@ -162,6 +169,9 @@ async fn pump(
         let length = from.read(&mut buffer).await?;
         match open(&mut mode).await? {
             Mode::Delay { to_server, to_client } => sleep(delay((to_server, to_client))).await,
+            Mode::Jitter { to_server, to_client } => {
+                sleep(delay((to_server, to_client)).mul_f64(fastrand::f64())).await;
+            }
             Mode::Pass | Mode::Refuse | Mode::Blackhole => {}
         }
         if length == 0 {

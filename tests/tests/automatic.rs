@@ -7,7 +7,8 @@ use routing_tests::note::entity::{self as note, Column, Entity};
 use routing_tests::{NAME, PRIMARY, REPLICAS, TestCluster};
 use sea_orm::{
     AccessMode, ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _,
-    PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _, TransactionSession as _, TransactionTrait as _,
+    PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _, TransactionSession as _,
+    TransactionTrait as _,
 };
 
 fn request(router: &Router<SeaOrm>) -> AutomaticHandle {
