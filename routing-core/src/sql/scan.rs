@@ -1,0 +1,459 @@
+//! One pass over the tokens of a text that finds everything which keeps it from being a read.
+//!
+//! It knows where in PostgreSQL's grammar (`gram.y`) a change of data, a lock or a new table can stand inside a query,
+//! not the grammar itself. A text that the server would refuse may get any kind.
+
+use super::StatementKind::{self, Read, Session, Write};
+use super::classification::{Classifier, UnknownFunctions};
+use super::functions::{self, Folded};
+use super::harmless;
+use super::keyword::{self, key};
+use super::lexer::{Lexer, Token};
+
+/// What the last token was, as far as it decides about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Previous {
+    /// Behind it no data-modifying statement can begin, so a word like `update` is a name: `.`, a comma, an operator,
+    /// `SELECT` and `FROM`.
+    Expects,
+    Dot,
+    Cast,
+    /// `AS` and `WITH`: the next word is a name.
+    As,
+    /// `FOR`, then `FOR NO` and `FOR KEY`.
+    For,
+    ForNo,
+    ForKey,
+    /// `INTO` of a `SELECT`.
+    Into,
+    /// `INSERT`, `UPDATE`, `DELETE`, `MERGE`.
+    Change,
+    Other,
+}
+
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    classifier: &'a Classifier,
+    lexer: Lexer<'a>,
+    /// The highest kind so far.
+    kind: StatementKind,
+    /// The words that change, lock or make something have their effect: not under `EXPLAIN` without `ANALYZE`.
+    executes: bool,
+    depth: u32,
+    unbalanced: bool,
+    previous: Previous,
+    /// The last token, if it is an identifier or the dot behind one: a parenthesis makes it the name of a function.
+    /// Else empty.
+    name: &'a [u8],
+    /// The classifier has more to say of functions than the built-in table.
+    has_rules: bool,
+    /// What the name is, known if the classifier has rules.
+    role: Role,
+}
+
+/// What an identifier in front of a parenthesis is.
+#[derive(Clone, Copy, Debug)]
+struct Role {
+    quoted: bool,
+    /// The schema in front of it is `pg_catalog`, or there is none.
+    catalog: bool,
+    /// It names a type or an alias: the parenthesis holds a modifier or columns.
+    declared: bool,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(classifier: &'a Classifier, sql: &'a str) -> Self {
+        Self {
+            classifier,
+            lexer: Lexer::new(sql),
+            kind: Read,
+            executes: true,
+            depth: 0,
+            unbalanced: false,
+            previous: Previous::Other,
+            name: &[],
+            has_rules: classifier.has_own() || classifier.unknown_functions == UnknownFunctions::Refuse,
+            role: Role { quoted: false, catalog: true, declared: false },
+        }
+    }
+
+    pub(super) fn run(mut self) -> StatementKind {
+        self.statement();
+        while let Some(token) = self.lexer.cut() {
+            self.note(token);
+        }
+        if self.lexer.is_flawed() || self.unbalanced || self.depth > 0 {
+            return Write;
+        }
+        self.kind
+    }
+
+    fn raise(&mut self, kind: StatementKind) {
+        self.kind = self.kind.max(kind);
+    }
+
+    /// The next token, taken note of.
+    fn next(&mut self) -> Option<Token<'a>> {
+        let token = self.lexer.next();
+        if let Some(token) = token {
+            self.take(token);
+        }
+        token
+    }
+
+    /// The first word of a statement, behind opening parentheses. `None` when anything else comes first.
+    fn first_word(&mut self) -> Option<&'a [u8]> {
+        loop {
+            match self.lexer.next()? {
+                Token::Word(word) => {
+                    self.previous = Previous::Expects;
+                    if key(word) == keyword::WITH {
+                        self.previous = Previous::As;
+                    }
+                    return Some(word);
+                }
+                Token::Open => self.take(Token::Open),
+                token => {
+                    self.take(token);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Reads a statement's beginning, as far as it decides what the rest means.
+    fn statement(&mut self) {
+        self.lexer.skip_semicolons();
+        let Some(word) = self.first_word() else { return self.raise(Write) };
+        match key(word) {
+            keyword::SELECT | keyword::VALUES | keyword::TABLE | keyword::WITH => {}
+            _ if self.depth > 0 => self.raise(Write),
+            keyword::SHOW => {}
+            keyword::EXPLAIN => self.explain(),
+            keyword::COPY => self.copy(),
+            keyword::CREATE => self.create(),
+            keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE => {
+                self.previous = Previous::Change;
+                self.raise(Write);
+            }
+            keyword::COMMIT | keyword::ROLLBACK => {
+                let second = self.next();
+                let prepared = matches!(second, Some(Token::Word(word)) if key(word) == keyword::PREPARED);
+                self.raise(if prepared { Write } else { Session });
+            }
+            keyword::SET
+            | keyword::RESET
+            | keyword::LISTEN
+            | keyword::UNLISTEN
+            | keyword::PREPARE
+            | keyword::EXECUTE
+            | keyword::DISCARD
+            | keyword::DECLARE
+            | keyword::FETCH
+            | keyword::MOVE
+            | keyword::CLOSE
+            | keyword::LOAD
+            | keyword::BEGIN
+            | keyword::START
+            | keyword::END
+            | keyword::ABORT
+            | keyword::RELEASE => self.raise(Session),
+            _ if keyword::is_long_session_command(word) => self.raise(Session),
+            _ => self.raise(Write),
+        }
+    }
+
+    /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN (option, …) statement`. The functions of a statement that is
+    /// not executed count all the same: the planner runs some of them.
+    fn explain(&mut self) {
+        let mut analyzes = false;
+        let mut token = self.lexer.next();
+        while let Some(Token::Word(word)) = token {
+            match key(word) {
+                keyword::ANALYZE | keyword::ANALYSE => analyzes = true,
+                keyword::VERBOSE => {}
+                _ => break,
+            }
+            token = self.lexer.next();
+        }
+        if token == Some(Token::Open) {
+            self.take(Token::Open);
+            token = self.lexer.next();
+            let query = match token {
+                Some(Token::Word(word)) => is_query(key(word)),
+                _ => token == Some(Token::Open),
+            };
+            if !query {
+                analyzes |= self.options(token);
+                token = self.lexer.next();
+            }
+        }
+        while token == Some(Token::Open) {
+            self.take(Token::Open);
+            token = self.lexer.next();
+        }
+        let Some(Token::Word(word)) = token else {
+            if let Some(token) = token {
+                self.take(token);
+            }
+            return self.raise(Write);
+        };
+        self.executes = analyzes;
+        self.previous = Previous::Expects;
+        match key(word) {
+            word if is_query(word) => {}
+            _ if self.depth > 0 => self.raise(Write),
+            keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE => {
+                self.previous = Previous::Change;
+                if analyzes {
+                    self.raise(Write);
+                }
+            }
+            keyword::EXECUTE => self.raise(Session),
+            _ => self.raise(Write),
+        }
+    }
+
+    /// The rest of the options of `EXPLAIN`, up to their closing parenthesis: whether the statement may be executed. It is
+    /// not if `ANALYZE` is missing, or each has `false`, `off` or `0` and nothing more behind it.
+    fn options(&mut self, first: Option<Token<'a>>) -> bool {
+        let mut analyzes = false;
+        let (mut named, mut off) = (false, false);
+        let mut next = first;
+        while let Some(token) = next {
+            let ends = matches!(token, Token::Comma | Token::Close);
+            analyzes |= off && !ends;
+            off = named
+                && match token {
+                    Token::Word(word) => matches!(key(word), keyword::FALSE | keyword::OFF),
+                    Token::Constant(constant) => constant == b"0",
+                    _ => false,
+                };
+            analyzes |= named && !off;
+            named = match token {
+                Token::Word(word) | Token::Quoted(word) => {
+                    matches!(key(word), keyword::ANALYZE | keyword::ANALYSE)
+                }
+                _ => false,
+            };
+            self.take(token);
+            if self.depth == 0 {
+                break;
+            }
+            next = self.lexer.next();
+        }
+        analyzes
+    }
+
+    /// A read only as `COPY … TO STDOUT`, of a table or a query. The query is read like any other.
+    fn copy(&mut self) {
+        let mut of_query = false;
+        let mut token = self.lexer.next();
+        if token == Some(Token::Open) {
+            self.take(Token::Open);
+            of_query = self.first_word().is_some_and(|word| is_query(key(word)));
+            if !of_query {
+                return self.raise(Write);
+            }
+            token = self.lexer.next();
+        }
+        while let Some(current) = token {
+            if self.depth == 0
+                && self.previous != Previous::Dot
+                && let Token::Word(word) = current
+                && matches!(key(word), keyword::TO | keyword::FROM)
+            {
+                let target = self.next();
+                let out = matches!(target, Some(Token::Word(word)) if key(word) == keyword::STDOUT);
+                if !out || key(word) == keyword::FROM {
+                    self.raise(Write);
+                }
+                return;
+            }
+            self.take(current);
+            if self.depth == 0 && !of_query {
+                // A parenthesis behind a table's name holds its columns.
+                self.name = &[];
+            }
+            token = self.lexer.next();
+        }
+        self.raise(Write);
+    }
+
+    fn create(&mut self) {
+        self.raise(Write);
+        while let Some(Token::Word(word)) = self.next() {
+            match key(word) {
+                keyword::OR | keyword::REPLACE | keyword::LOCAL | keyword::GLOBAL => {}
+                _ if keyword::is_temporary(word) => return self.raise(Session),
+                _ => return,
+            }
+        }
+    }
+
+    fn take(&mut self, token: Token<'a>) {
+        self.note(token);
+    }
+
+    #[inline(always)]
+    fn note(&mut self, token: Token<'a>) {
+        let name = std::mem::take(&mut self.name);
+        self.previous = match token {
+            Token::Word(word) => {
+                self.identifier(name, word, false);
+                self.word(word)
+            }
+            Token::Quoted(text) => {
+                self.identifier(name, text, true);
+                Previous::Other
+            }
+            Token::Escaped => {
+                self.raise(Write);
+                Previous::Other
+            }
+            Token::Constant(_) | Token::Parameter => Previous::Other,
+            Token::Open => {
+                if self.has_rules || functions::may_have_effect(name) {
+                    self.call(name);
+                }
+                self.depth = self.depth.saturating_add(1);
+                Previous::Other
+            }
+            Token::Close => {
+                self.close();
+                Previous::Other
+            }
+            Token::Dot => {
+                if is_temporary_schema(name) {
+                    self.raise(Session);
+                }
+                self.name = name;
+                Previous::Dot
+            }
+            Token::Cast => Previous::Cast,
+            Token::Comma | Token::Operator(_) => Previous::Expects,
+            Token::Semicolon => {
+                self.end();
+                Previous::Other
+            }
+        };
+    }
+
+    fn close(&mut self) {
+        self.unbalanced |= self.depth == 0;
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    /// Behind a semicolon: anything but another one makes the text several statements.
+    #[cold]
+    fn end(&mut self) {
+        self.unbalanced |= self.depth > 0;
+        while let Some(token) = self.lexer.next() {
+            match token {
+                Token::Semicolon => continue,
+                Token::Open => self.depth = self.depth.saturating_add(1),
+                Token::Close => self.close(),
+                _ => {}
+            }
+            self.raise(Session);
+        }
+    }
+
+    #[inline(always)]
+    fn identifier(&mut self, qualifier: &'a [u8], text: &'a [u8], quoted: bool) {
+        if self.has_rules {
+            self.look_closer(qualifier, text, quoted);
+        }
+        self.name = text;
+    }
+
+    /// An identifier, behind the one that qualifies it if a dot stands between them.
+    fn look_closer(&mut self, qualifier: &[u8], text: &[u8], quoted: bool) {
+        let dotted = self.previous == Previous::Dot;
+        if dotted {
+            // Behind a row and a dot, a function needs no parentheses.
+            if let Some(kind) = self.classifier.own(&Folded::new(text)) {
+                self.raise(kind);
+            }
+        }
+        let declared = matches!(self.previous, Previous::Cast | Previous::As) || dotted && self.role.declared;
+        let catalog = !dotted
+            || qualifier == b"pg_catalog"
+            || !self.role.quoted && qualifier.eq_ignore_ascii_case(b"pg_catalog");
+        self.role = Role { quoted, catalog, declared };
+    }
+
+    /// An unquoted word: what it decides, and what it is to the next token.
+    #[inline]
+    fn word(&mut self, word: &[u8]) -> Previous {
+        if !keyword::may_decide(word) {
+            return Previous::Other;
+        }
+        let key = key(word);
+        match (self.previous, key) {
+            (Previous::For, keyword::UPDATE | keyword::SHARE)
+            | (Previous::ForNo, keyword::KEY)
+            | (Previous::ForKey, keyword::SHARE) => self.changes(Write),
+            (Previous::For, keyword::NO) => return Previous::ForNo,
+            (Previous::For, keyword::KEY) => return Previous::ForKey,
+            (Previous::Into, keyword::LOCAL | keyword::GLOBAL) => return Previous::Into,
+            (Previous::Into, _) if keyword::is_temporary(word) => self.changes(Session),
+            (Previous::As, _) if word.eq_ignore_ascii_case(b"recursive") => return Previous::As,
+            (Previous::Dot, _) => {}
+            (Previous::As | Previous::Cast, _) if !matches!(key, keyword::FOR | keyword::INTO) => {}
+            (_, keyword::FOR) => return Previous::For,
+            (Previous::Change, keyword::INTO) => {}
+            (_, keyword::INTO) => {
+                self.changes(Write);
+                return Previous::Into;
+            }
+            (_, keyword::SELECT | keyword::FROM) => return Previous::Expects,
+            (_, keyword::AS | keyword::WITH) => return Previous::As,
+            (Previous::Expects, _) => {}
+            (_, keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE) => {
+                self.changes(Write);
+                return Previous::Change;
+            }
+            _ => {}
+        }
+        Previous::Other
+    }
+
+    fn changes(&mut self, kind: StatementKind) {
+        if self.executes {
+            self.raise(kind);
+        }
+    }
+
+    /// A parenthesis behind a name; an empty one is none.
+    fn call(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            return;
+        }
+        let folded = Folded::new(name);
+        let known = self.classifier.own(&folded).or_else(|| functions::effect(&folded));
+        if let Some(kind) = known {
+            return self.raise(kind);
+        }
+        if self.classifier.unknown_functions == UnknownFunctions::Refuse && !self.role.declared {
+            let Role { quoted, catalog, .. } = self.role;
+            let harmless = if quoted {
+                catalog && harmless::is_function(name)
+            } else {
+                catalog && harmless::is_function(folded.as_bytes()) || harmless::is_syntax(folded.as_bytes())
+            };
+            if !harmless {
+                self.raise(Write);
+            }
+        }
+    }
+}
+
+fn is_query(word: u64) -> bool {
+    matches!(word, keyword::SELECT | keyword::VALUES | keyword::TABLE | keyword::WITH)
+}
+
+/// `pg_temp`, or the name behind it with a number.
+fn is_temporary_schema(name: &[u8]) -> bool {
+    name.len() >= 7 && name[..7].eq_ignore_ascii_case(b"pg_temp") && (name.len() == 7 || name[7] == b'_')
+}
