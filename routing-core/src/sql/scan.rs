@@ -214,17 +214,21 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The rest of the options of `EXPLAIN`, up to their closing parenthesis: whether the statement may be executed.
+    /// The rest of the options of `EXPLAIN`, up to their closing parenthesis: whether the statement may be executed. It is
+    /// not if `ANALYZE` is missing, or each has `false`, `off` or `0` and nothing more behind it.
     fn options(&mut self, first: Option<Token<'a>>) -> bool {
         let mut analyzes = false;
-        let mut named = false;
+        let (mut named, mut off) = (false, false);
         let mut next = first;
         while let Some(token) = next {
-            let off = match token {
-                Token::Word(word) => matches!(key(word), keyword::FALSE | keyword::OFF),
-                Token::Constant(constant) => constant == b"0",
-                _ => false,
-            };
+            let ends = matches!(token, Token::Comma | Token::Close);
+            analyzes |= off && !ends;
+            off = named
+                && match token {
+                    Token::Word(word) => matches!(key(word), keyword::FALSE | keyword::OFF),
+                    Token::Constant(constant) => constant == b"0",
+                    _ => false,
+                };
             analyzes |= named && !off;
             named = match token {
                 Token::Word(word) | Token::Quoted(word) => {
@@ -396,7 +400,7 @@ impl<'a> Scan<'a> {
             (Previous::Into, _) if keyword::is_temporary(word) => self.changes(Session),
             (Previous::As, _) if word.eq_ignore_ascii_case(b"recursive") => return Previous::As,
             (Previous::Dot, _) => {}
-            (Previous::As | Previous::Cast, _) if key != keyword::INTO => {}
+            (Previous::As | Previous::Cast, _) if !matches!(key, keyword::FOR | keyword::INTO) => {}
             (_, keyword::FOR) => return Previous::For,
             (Previous::Change, keyword::INTO) => {}
             (_, keyword::INTO) => {

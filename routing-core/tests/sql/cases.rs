@@ -3,17 +3,17 @@
 use routing_core::sql::StatementKind::{self, Read, Session, Write};
 
 /// Texts of one kind, for one reason.
-pub struct Group {
-    pub why: &'static str,
-    pub kind: StatementKind,
-    pub texts: &'static [&'static str],
+pub(crate) struct Group {
+    pub(crate) why: &'static str,
+    pub(crate) kind: StatementKind,
+    pub(crate) texts: &'static [&'static str],
 }
 
 const fn group(why: &'static str, kind: StatementKind, texts: &'static [&'static str]) -> Group {
     Group { why, kind, texts }
 }
 
-pub const GROUPS: &[Group] = &[
+pub(crate) const GROUPS: &[Group] = &[
     group(
         "a query reads",
         Read,

@@ -12,7 +12,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 /// Panics if a law does not hold of this text.
-pub fn check(sql: &str) {
+pub(crate) fn check(sql: &str) {
     let kind = classify(sql);
     let careful = Classifier::new(UnknownFunctions::Refuse).classify(sql);
     assert!(careful >= kind, "refusing unknown functions made {sql:?} {careful:?}, not {kind:?}");
@@ -36,7 +36,7 @@ pub fn check(sql: &str) {
 
 /// Why this text is no read, as the parser sees it. `None` when it sees nothing, or cannot parse the text: it does not
 /// know all of PostgreSQL's grammar.
-pub fn objection(sql: &str) -> Option<String> {
+pub(crate) fn objection(sql: &str) -> Option<String> {
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).ok()?;
     let (Some(statement), 0) = (statements.pop(), statements.len()) else {
         return Some("it is not one statement".to_owned());
