@@ -1,7 +1,9 @@
 //! Takes down what happens.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::history::operation::Operation;
 
