@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use routing_cluster::Login;
 use routing_core::RouterConfig;
 use routing_tests::history::{
     Answer, Ask, Carelessness, Client, Counts, Mishap, Plan, Pulse, Report, Scene, Seed, Violation, Workload,
@@ -138,6 +137,8 @@ async fn a_standby_that_crashed_and_came_back_behind_shows_no_client_less_than_i
     let mut client = Client::new(1, scene.urls(), scene.recorder.clone(), Carelessness::None);
     let mut behind = 0;
     for value in 1..=6 {
+        // Recovery will begin here.
+        scene.checkpoint().await;
         let wrote = client.ask(0, Ask::Write { key: 1, value, form: WriteForm::Statement }, None, 0).await;
         assert_eq!(wrote, Answer::Written(None));
         scene.cluster.wait_replayed().await;
@@ -153,9 +154,7 @@ async fn a_standby_that_crashed_and_came_back_behind_shows_no_client_less_than_i
             }
             for replica in REPLICAS {
                 let newest = "SELECT coalesce(max(value), 0) FROM entry WHERE key = 1";
-                // It may be so far behind that it has no such table yet.
-                let database = scene.cluster.database(replica, Login::Application).await;
-                let newest = database.value::<i64>(newest).await.unwrap_or(0);
+                let newest: i64 = scene.cluster.value(replica, newest).await;
                 behind += u64::from(newest < i64::try_from(value).expect("a small number"));
             }
         };
