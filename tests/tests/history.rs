@@ -2,15 +2,17 @@
 //!
 //! `ROUTING_SEED` repeats a schedule of faults; `ROUTING_SOAK_MINUTES` has the test under faults go on for so long.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use routing_cluster::Login;
 use routing_core::RouterConfig;
 use routing_tests::history::{
-    Answer, Ask, Carelessness, Client, Counts, Mishap, Plan, Pulse, Report, Scene, Seed, Violation, Workload,
-    WriteForm,
+    Answer, Ask, Carelessness, Client, Counts, Mishap, PULSE, Plan, Pulse, Report, Scene, Seed, Violation,
+    Workload, WriteForm,
 };
-use routing_tests::{Orm, PATIENCE, REPLICAS, SeaOrm, eventually, on_both};
+use routing_tests::{Orm, PATIENCE, PRIMARY, REPLICAS, SeaOrm, eventually, on_both};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 on_both! {
@@ -18,6 +20,7 @@ on_both! {
     no_promise_is_broken_by_a_failover_but_what_went_with_the_old_primary,
     a_standby_that_crashed_and_came_back_behind_shows_no_client_less_than_its_token,
     sessions_read_from_replicas_that_apply_at_once_and_never_stale_from_late_ones,
+    a_request_whose_node_is_lost_between_two_reads_does_not_go_back,
 }
 
 const ROUND: Duration = Duration::from_secs(15);
@@ -138,6 +141,8 @@ async fn a_standby_that_crashed_and_came_back_behind_shows_no_client_less_than_i
     let mut client = Client::new(1, scene.urls(), scene.recorder.clone(), Carelessness::None);
     let mut behind = 0;
     for value in 1..=6 {
+        // Recovery will begin here.
+        scene.checkpoint().await;
         let wrote = client.ask(0, Ask::Write { key: 1, value, form: WriteForm::Statement }, None, 0).await;
         assert_eq!(wrote, Answer::Written(None));
         scene.cluster.wait_replayed().await;
@@ -153,9 +158,7 @@ async fn a_standby_that_crashed_and_came_back_behind_shows_no_client_less_than_i
             }
             for replica in REPLICAS {
                 let newest = "SELECT coalesce(max(value), 0) FROM entry WHERE key = 1";
-                // It may be so far behind that it has no such table yet.
-                let database = scene.cluster.database(replica, Login::Application).await;
-                let newest = database.value::<i64>(newest).await.unwrap_or(0);
+                let newest: i64 = scene.cluster.value(replica, newest).await;
                 behind += u64::from(newest < i64::try_from(value).expect("a small number"));
             }
         };
@@ -199,6 +202,41 @@ async fn sessions_read_from_replicas_that_apply_at_once_and_never_stale_from_lat
         shares.push(report.counts.session);
     }
     assert!(shares[0].of_replicas() >= 95, "at 5 ms, of {}", shares[0]);
+}
+
+async fn a_request_whose_node_is_lost_between_two_reads_does_not_go_back<O: Orm>() {
+    let mut scene = Scene::<O>::tuned(roomy).await;
+    let pulse = Pulse::start(&scene.cluster, scene.recorder.clone());
+    scene.delay_replay(&["pg3"], Duration::from_millis(300)).await;
+    let stop = Arc::<AtomicBool>::default();
+    let mut readers = JoinSet::new();
+    for number in 1..=8 {
+        let mut client = Client::new(number, scene.urls(), scene.recorder.clone(), Carelessness::None);
+        let (process, stop) = (number as usize % 2, stop.clone());
+        readers.spawn(async move {
+            while !stop.load(Relaxed) {
+                client.ask(process, Ask::Read { key: PULSE, times: 2, bound: None }, None, 30).await;
+            }
+        });
+    }
+    // Seldom enough for the breaker to stay closed.
+    for _ in 0..20 {
+        sleep(Duration::from_millis(150)).await;
+        for instance in &scene.instances {
+            instance.requests.get("pg2").cut();
+        }
+    }
+    stop.store(true, Relaxed);
+    while let Some(ended) = readers.join_next().await {
+        ended.expect("a reader does not panic");
+    }
+    pulse.stop().await;
+    let report = scene.judge("nodes lost between two reads").await;
+    let fell_back = |(node, reason): &(String, String)| node == PRIMARY && reason.starts_with("fallback");
+    let moved = report.counts.reasons.iter().filter(|(by, _)| fell_back(by)).map(|(_, count)| count);
+    let moved: usize = moved.sum();
+    assert!(report.violations.is_empty());
+    assert!(moved >= 3, "only {moved} requests lost their node");
 }
 
 /// What a check finds that is worth its name.

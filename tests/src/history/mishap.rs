@@ -21,8 +21,9 @@ pub enum Mishap {
     LateReplay(&'static str, Duration),
     /// A replica is killed with all its processes, and started after this time.
     Kill(&'static str, Duration),
-    /// One process of a replica is killed: all its connections are lost, and it recovers.
-    Crash(&'static str),
+    /// One process of a replica is killed: all its connections are lost, and it recovers. What it had replayed since its last
+    /// checkpoint it replays again, after this time.
+    Crash(&'static str, Duration),
     /// A replica does not replay for this time.
     PausedReplay(&'static str, Duration),
     /// The primary sends nothing to any replica for this time.
@@ -47,7 +48,7 @@ impl Mishap {
         match rng.u32(..12) {
             0..4 => Self::LateReplay(replica, Duration::from_millis(DELAYS[rng.usize(..DELAYS.len())])),
             4 => Self::Kill(replica, millis(rng, 0..800)),
-            5..7 => Self::Crash(replica),
+            5..7 => Self::Crash(replica, millis(rng, 0..800)),
             7..10 => Self::PausedReplay(replica, millis(rng, 50..1_500)),
             _ => Self::StalledReplication(millis(rng, 20..700)),
         }
@@ -80,7 +81,12 @@ impl Mishap {
                 sleep(pause).await;
                 cluster.start_node(replica).await;
             }
-            Self::Crash(replica) => scene.crash(replica).await,
+            Self::Crash(replica, pause) => {
+                scene.delay_replay(&[replica], Duration::from_secs(3_600)).await;
+                scene.crash(replica).await;
+                sleep(pause).await;
+                scene.delay_replay(&[replica], Duration::ZERO).await;
+            }
             Self::PausedReplay(replica, pause) => {
                 cluster.sql(replica, "SELECT pg_wal_replay_pause()").await;
                 sleep(pause).await;
@@ -153,7 +159,9 @@ impl fmt::Display for Mishap {
         match self {
             Self::LateReplay(replica, delay) => write!(f, "{replica} applies commits after {delay:?}"),
             Self::Kill(replica, pause) => write!(f, "{replica} is killed for {pause:?}"),
-            Self::Crash(replica) => write!(f, "a process of {replica} is killed"),
+            Self::Crash(replica, pause) => {
+                write!(f, "a process of {replica} is killed, which then is behind for {pause:?}")
+            }
             Self::PausedReplay(replica, pause) => write!(f, "{replica} does not replay for {pause:?}"),
             Self::StalledReplication(pause) => write!(f, "the replicas receive nothing for {pause:?}"),
             Self::CutRequests(process, node) => {

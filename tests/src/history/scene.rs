@@ -58,7 +58,9 @@ impl<O: Orm> Scene<O> {
             ready(&instance.router).await;
         }
         let (recorder, primary, deposed) = (Recorder::default(), PRIMARY.to_owned(), Vec::new());
-        Self { cluster, instances, recorder, primary, deposed }
+        let scene = Self { cluster, instances, recorder, primary, deposed };
+        scene.clear().await;
+        scene
     }
 
     /// Where the processes are.
@@ -91,9 +93,27 @@ impl<O: Orm> Scene<O> {
     pub async fn crash(&self, node: &str) {
         let victim = self.cluster.database(node, Login::Superuser).await;
         let pid: i32 = victim.value("SELECT pg_backend_pid()").await.expect("its number");
+        let witness = self.cluster.database(node, Login::Superuser).await;
         signal(pid, Signal::SIGKILL);
-        eventually(PATIENCE, "the connection is lost", async || victim.run("SELECT 1").await.is_err()).await;
+        // Only then the server has noticed, and lets nobody in before it has recovered.
+        eventually(PATIENCE, "all connections end", async || witness.run("SELECT 1").await.is_err()).await;
         self.await_node(node).await;
+    }
+
+    /// Writes a checkpoint on every node: recovery after a crash begins there, not where its data began.
+    ///
+    /// # Panics
+    /// When a node does not do it.
+    pub async fn checkpoint(&self) {
+        self.cluster.sql(&self.primary, "CHECKPOINT").await;
+        let flushed: String =
+            self.cluster.value(&self.primary, "SELECT pg_current_wal_flush_lsn()::text").await;
+        for replica in self.replicas() {
+            let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{flushed}'");
+            eventually(PATIENCE, "it is replayed", async || self.cluster.value(replica, &replayed).await)
+                .await;
+            self.cluster.sql(replica, "CHECKPOINT").await;
+        }
     }
 
     /// Stops what the primary sends to its replicas, or lets it go on. It goes on by itself with a new connection.
@@ -210,6 +230,7 @@ impl<O: Orm> Scene<O> {
             eventually(PATIENCE, "the replicas are empty", async || self.cluster.value(replica, empty).await)
                 .await;
         }
+        self.checkpoint().await;
     }
 
     /// The nodes that are replicas by now.

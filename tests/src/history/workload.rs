@@ -137,8 +137,14 @@ impl Life {
     }
 
     async fn read(&mut self, key: Key, times: u32, bound: Option<Duration>) {
-        let (process, pause) = (self.process(), self.rng.u64(..40));
+        let (process, pause) = (self.process(), self.rng.u64(..100));
+        let own = self.client.token().cloned();
+        // What holds without a token would not show beside one.
+        if (times > 1 || bound.is_some()) && self.rng.bool() {
+            self.client.keep(None);
+        }
         self.client.ask(process, Ask::Read { key, times, bound }, None, pause).await;
+        self.client.keep(own);
     }
 
     /// Reads what another client has written, with the token that came with that. Half of the time it presents no other.
