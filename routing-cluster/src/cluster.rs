@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -128,13 +127,7 @@ impl LocalCluster {
     /// When there is no such node.
     pub fn url(&self, node: &str, login: Login) -> Result<String, UnknownNode> {
         let port = self.node(node)?.port;
-        let Credentials { user, password, database, root_certificate } = self.credentials(login);
-        let encryption = root_certificate.map_or_else(String::new, |file| {
-            format!("&sslmode=verify-full&sslrootcert={}", percent_encoded(&file))
-        });
-        Ok(format!(
-            "postgres://{user}:{password}@127.0.0.1:{port}/{database}?application_name={user}{encryption}"
-        ))
+        Ok(self.credentials(login).url(port))
     }
 
     /// Asks every node for its state; a node that does not answer within a second is reported as such.
@@ -285,16 +278,6 @@ async fn stop_or_kill(tools: &Tools, node: &NodeRecord) -> Result<(), ServerErro
         server::kill(node).await?;
     }
     Ok(())
-}
-
-/// A path inside a URL's query.
-fn percent_encoded(path: &Path) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    let encoded = path.as_os_str().as_bytes().iter().map(|byte| match plain(*byte) {
-        true => char::from(*byte).to_string(),
-        false => format!("%{byte:02X}"),
-    });
-    encoded.collect()
 }
 
 fn purge_error(dir: &Path, source: io::Error) -> DownError {

@@ -3,7 +3,10 @@
 use std::{
     fmt, fs, io,
     io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -64,6 +67,29 @@ pub struct Credentials {
     /// The certificate to verify the server by (libpq's `sslrootcert` with `sslmode=verify-full`); `None`: the cluster
     /// does not encrypt.
     pub root_certificate: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// A `postgres://` URL of the server on this port of this machine, the password included.
+    pub(crate) fn url(&self, port: u16) -> String {
+        let Credentials { user, password, database, root_certificate } = self;
+        let encryption = root_certificate.as_ref().map_or_else(String::new, |file| {
+            format!("&sslmode=verify-full&sslrootcert={}", percent_encoded(file))
+        });
+        format!(
+            "postgres://{user}:{password}@127.0.0.1:{port}/{database}?application_name={user}{encryption}"
+        )
+    }
+}
+
+/// A path inside a URL's query.
+fn percent_encoded(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let encoded = path.as_os_str().as_bytes().iter().map(|byte| match plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 impl fmt::Debug for Credentials {

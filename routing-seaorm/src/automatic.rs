@@ -18,7 +18,7 @@ use crate::transaction::RoutedTransaction;
 use crate::write::WriteHandle;
 
 /// Reads on replicas and writes on the primary, told apart by the statement's text: see
-/// [`sql::classify`](routing_core::sql::classify). After a write in the same request its reads follow to the primary.
+/// [`sql::classify`]. After a write in the same request its reads follow to the primary.
 ///
 /// A handler that took a `DatabaseConnection` moves onto it by changing the type. What the text does not show the standby
 /// refuses without effect; the statement is then run on the primary, and statements of its shape go there at once from then

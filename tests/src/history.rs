@@ -6,7 +6,7 @@
 //!   [`Pulse`] writes past the router, every few milliseconds: how old a read is, is told by it.
 //! - A [`Mishap`] breaks something, drawn from a [seed](Seed).
 //! - Every request becomes an [`Operation`]. All operations, and the rows that the primary has in the end, are a [`History`].
-//!   [`check`] judges it, without a server or a clock, and returns a [`Report`].
+//!   [`check()`] judges it, without a server or a clock, and returns a [`Report`].
 
 mod check;
 mod client;

@@ -248,7 +248,8 @@ async fn every_carelessness_is_found() {
     let stale = |violation: &Violation| matches!(violation, Violation::Stale { .. });
     let old = |violation: &Violation| matches!(violation, Violation::OlderThanBound { .. });
     let back = |violation: &Violation| matches!(violation, Violation::WentBack { .. });
-    let cases: [(Carelessness, fn(&Violation) -> bool, &[(&str, u64)]); 4] = [
+    type Case = (Carelessness, fn(&Violation) -> bool, &'static [(&'static str, u64)]);
+    let cases: [Case; 4] = [
         (Carelessness::NoToken, stale, &[("pg2", 200), ("pg3", 200)]),
         (Carelessness::Eventual, stale, &[("pg2", 200), ("pg3", 200)]),
         (Carelessness::TwoSessions, back, &[("pg2", 0), ("pg3", 200)]),
