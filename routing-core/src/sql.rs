@@ -6,6 +6,7 @@
 //! whole grammar, and errs on the safe side.
 
 mod classification;
+mod constant;
 mod functions;
 mod harmless;
 mod keyword;
@@ -13,6 +14,7 @@ mod lexer;
 mod scan;
 mod session_state;
 mod shape;
+mod statement;
 
 pub use classification::{Classifier, StatementKind, UnknownFunctions, classify};
 pub(crate) use session_state::controls_transaction;

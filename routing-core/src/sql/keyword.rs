@@ -100,6 +100,7 @@ const LENGTHS: [u16; 32] = {
         "recursive",
         "select",
         "share",
+        "table",
         "temp",
         "temporary",
         "update",

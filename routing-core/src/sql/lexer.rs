@@ -29,9 +29,9 @@ pub(super) enum Token<'a> {
 /// Cuts a text into tokens. Each byte is looked at a constant number of times; nothing is allocated.
 #[derive(Debug)]
 pub(super) struct Lexer<'a> {
-    text: &'a [u8],
-    at: usize,
-    flawed: bool,
+    pub(super) text: &'a [u8],
+    pub(super) at: usize,
+    pub(super) flawed: bool,
     #[cfg(test)]
     pub(super) examined: std::cell::Cell<usize>,
 }
@@ -47,9 +47,9 @@ const fn word_bytes() -> [bool; 256] {
     table
 }
 
-static WORD_BYTES: [bool; 256] = word_bytes();
+pub(super) static WORD_BYTES: [bool; 256] = word_bytes();
 
-fn begins_word(byte: u8) -> bool {
+pub(super) fn begins_word(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphabetic() || byte >= 0x80
 }
 
@@ -74,14 +74,14 @@ impl<'a> Lexer<'a> {
     }
 
     /// The byte at a place; 0 past the end.
-    fn byte(&self, at: usize) -> u8 {
+    pub(super) fn byte(&self, at: usize) -> u8 {
         #[cfg(test)]
         self.examined.set(self.examined.get() + 1);
         self.text.get(at).copied().unwrap_or(0)
     }
 
     /// The first place from `from` on with such a byte, or the end of the text.
-    fn find(&self, from: usize, is_it: impl Fn(u8) -> bool) -> usize {
+    pub(super) fn find(&self, from: usize, is_it: impl Fn(u8) -> bool) -> usize {
         let mut at = from;
         while let Some(byte) = self.text.get(at)
             && !is_it(*byte)
@@ -93,12 +93,12 @@ impl<'a> Lexer<'a> {
         at
     }
 
-    fn taken(&self, begin: usize) -> &'a [u8] {
+    pub(super) fn taken(&self, begin: usize) -> &'a [u8] {
         self.text.get(begin..self.at).unwrap_or_default()
     }
 
     /// Ends here: what should have been closed was not.
-    fn unclosed(&mut self) {
+    pub(super) fn unclosed(&mut self) {
         (self.at, self.flawed) = (self.text.len(), true);
     }
 
@@ -172,30 +172,6 @@ impl<'a> Lexer<'a> {
         Token::Word(self.taken(begin))
     }
 
-    /// A single letter in front of a quote or an ampersand.
-    fn prefixed(&mut self) -> Token<'a> {
-        let begin = self.at - 1;
-        match (self.byte(begin) | 0x20, self.byte(self.at), self.byte(self.at + 1)) {
-            (b'e', b'\'', _) => {
-                self.at += 1;
-                self.escape_string();
-            }
-            (b'b' | b'x', b'\'', _) => self.at = self.skip_quoted(self.at + 1, b'\''),
-            (b'n', b'\'', _) => {
-                self.at += 1;
-                self.plain_string();
-            }
-            // The server refuses these constants while backslashes escape, so they do not here.
-            (b'u', b'&', b'\'') => self.at = self.skip_quoted(self.at + 2, b'\''),
-            (b'u', b'&', b'"') => {
-                self.at = self.skip_quoted(self.at + 2, b'"');
-                return Token::Escaped;
-            }
-            _ => return Token::Word(self.taken(begin)),
-        }
-        Token::Constant(self.taken(begin))
-    }
-
     #[inline]
     fn identifier(&mut self) -> Token<'a> {
         let begin = self.at;
@@ -204,7 +180,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The place behind the quote that ends what began before `from`. Doubled quotes are part of it.
-    fn skip_quoted(&mut self, from: usize, quote: u8) -> usize {
+    pub(super) fn skip_quoted(&mut self, from: usize, quote: u8) -> usize {
         let mut at = from;
         loop {
             at = self.find(at, |byte| byte == quote);
@@ -216,120 +192,6 @@ impl<'a> Lexer<'a> {
                 return at + 1;
             }
             at += 2;
-        }
-    }
-
-    /// A constant in which a backslash means itself, or escapes, as `standard_conforming_strings` has it. Both readings
-    /// end at the same quote unless an odd number of backslashes stands before one. The same holds for a line that
-    /// continues a constant with `E`.
-    fn plain_string(&mut self) {
-        let begin = self.at;
-        loop {
-            let quote = self.find(self.at, |byte| byte == b'\'');
-            if quote >= self.text.len() {
-                return self.unclosed();
-            }
-            let mut backslashes = 0;
-            while quote - backslashes > begin && self.byte(quote - backslashes - 1) == b'\\' {
-                backslashes += 1;
-            }
-            self.flawed |= backslashes % 2 == 1;
-            if self.byte(quote + 1) != b'\'' {
-                self.at = quote + 1;
-                return;
-            }
-            self.at = quote + 2;
-        }
-    }
-
-    fn escape_string(&mut self) {
-        while self.at < self.text.len() {
-            match (self.byte(self.at), self.byte(self.at + 1)) {
-                (b'\\', _) | (b'\'', b'\'') => self.at += 2,
-                (b'\'', _) => {
-                    self.at += 1;
-                    return;
-                }
-                _ => self.at += 1,
-            }
-        }
-        self.unclosed();
-    }
-
-    /// A parameter, a dollar-quoted constant, or a lone dollar sign.
-    fn dollar(&mut self) -> Token<'a> {
-        let begin = self.at - 1;
-        if self.byte(self.at).is_ascii_digit() {
-            self.at = self.find(self.at, |byte| !byte.is_ascii_digit());
-            self.flawed |= begins_word(self.byte(self.at));
-            return Token::Parameter;
-        }
-        let end = self.find(self.at, |byte| byte == b'$' || !WORD_BYTES[usize::from(byte)]);
-        if self.byte(end) != b'$' {
-            return Token::Operator(b'$');
-        }
-        let tag = self.text.get(begin..=end).unwrap_or_default();
-        self.at = end + 1;
-        loop {
-            self.at = self.find(self.at, |byte| byte == b'$');
-            if self.at >= self.text.len() {
-                self.unclosed();
-                break;
-            }
-            let same =
-                (1..tag.len()).take_while(|offset| self.byte(self.at + offset) == tag[*offset]).count() + 1;
-            if same == tag.len() {
-                self.at += same;
-                break;
-            }
-            // What was the same holds no other dollar sign, so none is skipped.
-            self.at += same;
-        }
-        Token::Constant(self.taken(begin))
-    }
-
-    fn number(&mut self) -> Token<'a> {
-        let begin = self.at - 1;
-        let base = match (self.byte(begin), self.byte(begin + 1) | 0x20) {
-            (b'0', b'x') => 16,
-            (b'0', b'o') => 8,
-            (b'0', b'b') => 2,
-            _ => 10,
-        };
-        if base == 10 {
-            self.at = begin;
-            self.digits(base);
-            if self.byte(self.at) == b'.' {
-                self.at += 1;
-                self.digits(base);
-            }
-            if self.byte(self.at) | 0x20 == b'e' {
-                let sign = usize::from(matches!(self.byte(self.at + 1), b'+' | b'-'));
-                if self.byte(self.at + 1 + sign).is_ascii_digit() {
-                    self.at += 1 + sign;
-                    self.digits(base);
-                }
-            }
-        } else {
-            self.at = begin + 2;
-            self.digits(base);
-        }
-        self.flawed |= begins_word(self.byte(self.at));
-        Token::Constant(self.taken(begin))
-    }
-
-    /// Goes past digits, which a single underscore may part.
-    fn digits(&mut self, base: u32) {
-        let mut at = self.at;
-        loop {
-            if char::from(self.byte(at)).is_digit(base) {
-                at += 1;
-                self.at = at;
-            } else if self.byte(at) == b'_' && at == self.at {
-                at += 1;
-            } else {
-                return;
-            }
         }
     }
 
@@ -349,5 +211,143 @@ impl<'a> Lexer<'a> {
             }
         }
         self.unclosed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Token::*;
+    use super::*;
+
+    fn tokens(text: &str) -> (Vec<Token<'_>>, bool) {
+        let mut lexer = Lexer::new(text);
+        let tokens = std::iter::from_fn(|| lexer.next()).collect();
+        (tokens, lexer.is_flawed())
+    }
+
+    fn cut(text: &str) -> Vec<Token<'_>> {
+        let (tokens, flawed) = tokens(text);
+        assert!(!flawed, "{text}");
+        tokens
+    }
+
+    #[test]
+    fn words_and_identifiers() {
+        assert_eq!(cut("a B_1 c$2 é名"), [Word(b"a"), Word(b"B_1"), Word(b"c$2"), Word("é名".as_bytes())]);
+        assert_eq!(cut(r#""a b" "c""d" "" "#), [Quoted(b"a b"), Quoted(br#"c""d"#), Quoted(b"")]);
+        assert_eq!(cut(r#"u&"a" U&"b""c" u & "d""#)[..2], [Escaped, Escaped]);
+        assert_eq!(cut("a.b::c"), [Word(b"a"), Dot, Word(b"b"), Cast, Word(b"c")]);
+    }
+
+    #[test]
+    fn constants() {
+        for text in [
+            "'a'",
+            "''",
+            "''''",
+            "'a''b'",
+            "'\n'",
+            "'a\\b'",
+            "'\\\\'",
+            "e'\\''",
+            "E'\\\\'",
+            "E'a''b\\é'",
+            "n'a'",
+            "N''",
+            "b'1'",
+            "X'1f'",
+            "u&'\\'",
+            "U&'a''b'",
+            "$$a$$",
+            "$a$ $$ $b$ $a$",
+            "$é1$'$é1$",
+            "$a$a$a$",
+            "$a$$a$",
+            "$a$ $a $a$",
+            "1",
+            "1.5",
+            ".5",
+            "5.",
+            "1e5",
+            "1.5E-3",
+            "1e+5",
+            "0x1F",
+            "0XaB",
+            "0o17",
+            "0b11",
+            "1_000",
+            "1_0.0_1",
+        ] {
+            assert_eq!(cut(text), [Constant(text.as_bytes())], "{text}");
+            assert_eq!(cut(&format!("({text},"))[1..], [Constant(text.as_bytes()), Comma], "{text}");
+        }
+        assert_eq!(cut("$1+$23"), [Parameter, Operator(b'+'), Parameter]);
+        assert_eq!(cut("a'b'"), [Word(b"a"), Constant(b"'b'")]);
+        assert_eq!(cut("ee'b'"), [Word(b"ee"), Constant(b"'b'")]);
+        assert_eq!(cut("1..2"), [Constant(b"1."), Constant(b".2")]);
+        assert_eq!(cut("$ $a"), [Operator(b'$'), Operator(b'$'), Word(b"a")]);
+    }
+
+    #[test]
+    fn comments_and_white_space() {
+        for text in [
+            "/**/a",
+            "a/* /* ' */ \" */",
+            "a-- '",
+            "-- '\na",
+            "-- '\ra",
+            "a--",
+            "/***/a",
+            "/*/**/*/a",
+            "\ta\n",
+            "\u{b}a\u{c}",
+            "/*--*/a",
+            "--/*\na",
+        ] {
+            assert_eq!(cut(text), [Word(b"a")], "{text}");
+        }
+        assert_eq!(cut("a*/**/b"), [Word(b"a"), Operator(b'*'), Word(b"b")]);
+        assert_eq!(cut("a-/b"), [Word(b"a"), Operator(b'-'), Operator(b'/'), Word(b"b")]);
+        assert_eq!(cut("a\u{a0}"), [Word("a\u{a0}".as_bytes())]);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_with_certainty_is_flawed() {
+        for text in [
+            "'", "'a", "'a''", "\"", "\"a", "\"\"\"", "e'", "e'\\'", "e'\\", "u&'", "u&\"", "x'", "n'", "$$",
+            "$$ $", "$a$ $A$", "$a$a", "/*", "/*/", "/* /* */", "'\\'", "'a\\''b'", "n'\\'", "1a", "1.5e",
+            "1_", "1__0", "0x_g", "$1a", "1é", "\0", "'\0'", "--\0",
+        ] {
+            assert!(tokens(text).1, "{text:?}");
+        }
+    }
+
+    /// Texts that make a lexer which looks ahead or back without bounds slow.
+    #[test]
+    fn each_byte_is_looked_at_a_bounded_number_of_times() {
+        let examined = |text: &str| {
+            let mut lexer = Lexer::new(text);
+            while lexer.next().is_some() {}
+            lexer.examined.get()
+        };
+        for piece in [
+            "a", "a ", "1", "'", "''", "\"", "\"\"", "$", "$$", "$a", "$a$", "$a ", "$1", "/*", "*/", "/",
+            "*", "-", "--", "\\", "'\\", "\\'", "e'\\", "e'", "u&", "u&'", "u&\"", ".", ".1", "1.", "1e",
+            "1_", "0x", "_", "é", "\0", ";", "(", ":", "::",
+        ] {
+            for start in ["", "'", "\"", "$a$", "$aa", "/*", "e'", "--", "1", "$a$ $a"] {
+                let text = format!("{start}{}", piece.repeat(5000));
+                assert!(
+                    examined(&text) <= 8 * text.len() + 16,
+                    "{start}{piece}: {} of {}",
+                    examined(&text),
+                    text.len()
+                );
+            }
+        }
+        // A tag as long as what follows, which is nearly the tag again and again.
+        let tag = "a".repeat(2000);
+        let text = format!("${tag}${}", format!("${tag}b").repeat(50));
+        assert!(examined(&text) <= 8 * text.len());
     }
 }

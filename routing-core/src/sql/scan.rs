@@ -12,9 +12,9 @@ use super::lexer::{Lexer, Token};
 
 /// What the last token was, as far as it decides about the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Previous {
-    /// Behind it no data-modifying statement can begin, so a word like `update` is a name: `.`, a comma, an operator,
-    /// `SELECT` and `FROM`.
+pub(super) enum Previous {
+    /// Behind it no data-modifying statement can begin, so a word like `update` is a name: a comma, an operator, `SELECT`,
+    /// `FROM` and `TABLE`.
     Expects,
     Dot,
     Cast,
@@ -34,17 +34,17 @@ enum Previous {
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     classifier: &'a Classifier,
-    lexer: Lexer<'a>,
+    pub(super) lexer: Lexer<'a>,
     /// The highest kind so far.
     kind: StatementKind,
     /// The words that change, lock or make something have their effect: not under `EXPLAIN` without `ANALYZE`.
-    executes: bool,
-    depth: u32,
+    pub(super) executes: bool,
+    pub(super) depth: u32,
     unbalanced: bool,
-    previous: Previous,
+    pub(super) previous: Previous,
     /// The last token, if it is an identifier or the dot behind one: a parenthesis makes it the name of a function.
     /// Else empty.
-    name: &'a [u8],
+    pub(super) name: &'a [u8],
     /// The classifier has more to say of functions than the built-in table.
     has_rules: bool,
     /// What the name is, known if the classifier has rules.
@@ -88,213 +88,16 @@ impl<'a> Scan<'a> {
         self.kind
     }
 
-    fn raise(&mut self, kind: StatementKind) {
+    pub(super) fn raise(&mut self, kind: StatementKind) {
         self.kind = self.kind.max(kind);
     }
 
-    /// The next token, taken note of.
-    fn next(&mut self) -> Option<Token<'a>> {
-        let token = self.lexer.next();
-        if let Some(token) = token {
-            self.take(token);
-        }
-        token
-    }
-
-    /// The first word of a statement, behind opening parentheses. `None` when anything else comes first.
-    fn first_word(&mut self) -> Option<&'a [u8]> {
-        loop {
-            match self.lexer.next()? {
-                Token::Word(word) => {
-                    self.previous = Previous::Expects;
-                    if key(word) == keyword::WITH {
-                        self.previous = Previous::As;
-                    }
-                    return Some(word);
-                }
-                Token::Open => self.take(Token::Open),
-                token => {
-                    self.take(token);
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Reads a statement's beginning, as far as it decides what the rest means.
-    fn statement(&mut self) {
-        self.lexer.skip_semicolons();
-        let Some(word) = self.first_word() else { return self.raise(Write) };
-        match key(word) {
-            keyword::SELECT | keyword::VALUES | keyword::TABLE | keyword::WITH => {}
-            _ if self.depth > 0 => self.raise(Write),
-            keyword::SHOW => {}
-            keyword::EXPLAIN => self.explain(),
-            keyword::COPY => self.copy(),
-            keyword::CREATE => self.create(),
-            keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE => {
-                self.previous = Previous::Change;
-                self.raise(Write);
-            }
-            keyword::COMMIT | keyword::ROLLBACK => {
-                let second = self.next();
-                let prepared = matches!(second, Some(Token::Word(word)) if key(word) == keyword::PREPARED);
-                self.raise(if prepared { Write } else { Session });
-            }
-            keyword::SET
-            | keyword::RESET
-            | keyword::LISTEN
-            | keyword::UNLISTEN
-            | keyword::PREPARE
-            | keyword::EXECUTE
-            | keyword::DISCARD
-            | keyword::DECLARE
-            | keyword::FETCH
-            | keyword::MOVE
-            | keyword::CLOSE
-            | keyword::LOAD
-            | keyword::BEGIN
-            | keyword::START
-            | keyword::END
-            | keyword::ABORT
-            | keyword::RELEASE => self.raise(Session),
-            _ if keyword::is_long_session_command(word) => self.raise(Session),
-            _ => self.raise(Write),
-        }
-    }
-
-    /// `EXPLAIN [ANALYZE] [VERBOSE] statement` or `EXPLAIN (option, …) statement`. The functions of a statement that is
-    /// not executed count all the same: the planner runs some of them.
-    fn explain(&mut self) {
-        let mut analyzes = false;
-        let mut token = self.lexer.next();
-        while let Some(Token::Word(word)) = token {
-            match key(word) {
-                keyword::ANALYZE | keyword::ANALYSE => analyzes = true,
-                keyword::VERBOSE => {}
-                _ => break,
-            }
-            token = self.lexer.next();
-        }
-        if token == Some(Token::Open) {
-            self.take(Token::Open);
-            token = self.lexer.next();
-            let query = match token {
-                Some(Token::Word(word)) => is_query(key(word)),
-                _ => token == Some(Token::Open),
-            };
-            if !query {
-                analyzes |= self.options(token);
-                token = self.lexer.next();
-            }
-        }
-        while token == Some(Token::Open) {
-            self.take(Token::Open);
-            token = self.lexer.next();
-        }
-        let Some(Token::Word(word)) = token else {
-            if let Some(token) = token {
-                self.take(token);
-            }
-            return self.raise(Write);
-        };
-        self.executes = analyzes;
-        self.previous = Previous::Expects;
-        match key(word) {
-            word if is_query(word) => {}
-            _ if self.depth > 0 => self.raise(Write),
-            keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE => {
-                self.previous = Previous::Change;
-                if analyzes {
-                    self.raise(Write);
-                }
-            }
-            keyword::EXECUTE => self.raise(Session),
-            _ => self.raise(Write),
-        }
-    }
-
-    /// The rest of the options of `EXPLAIN`, up to their closing parenthesis: whether the statement may be executed. It is
-    /// not if `ANALYZE` is missing, or each has `false`, `off` or `0` and nothing more behind it.
-    fn options(&mut self, first: Option<Token<'a>>) -> bool {
-        let mut analyzes = false;
-        let (mut named, mut off) = (false, false);
-        let mut next = first;
-        while let Some(token) = next {
-            let ends = matches!(token, Token::Comma | Token::Close);
-            analyzes |= off && !ends;
-            off = named
-                && match token {
-                    Token::Word(word) => matches!(key(word), keyword::FALSE | keyword::OFF),
-                    Token::Constant(constant) => constant == b"0",
-                    _ => false,
-                };
-            analyzes |= named && !off;
-            named = match token {
-                Token::Word(word) | Token::Quoted(word) => {
-                    matches!(key(word), keyword::ANALYZE | keyword::ANALYSE)
-                }
-                _ => false,
-            };
-            self.take(token);
-            if self.depth == 0 {
-                break;
-            }
-            next = self.lexer.next();
-        }
-        analyzes
-    }
-
-    /// A read only as `COPY … TO STDOUT`, of a table or a query. The query is read like any other.
-    fn copy(&mut self) {
-        let mut of_query = false;
-        let mut token = self.lexer.next();
-        if token == Some(Token::Open) {
-            self.take(Token::Open);
-            of_query = self.first_word().is_some_and(|word| is_query(key(word)));
-            if !of_query {
-                return self.raise(Write);
-            }
-            token = self.lexer.next();
-        }
-        while let Some(current) = token {
-            if self.depth == 0
-                && self.previous != Previous::Dot
-                && let Token::Word(word) = current
-                && matches!(key(word), keyword::TO | keyword::FROM)
-            {
-                let target = self.next();
-                let out = matches!(target, Some(Token::Word(word)) if key(word) == keyword::STDOUT);
-                if !out || key(word) == keyword::FROM {
-                    self.raise(Write);
-                }
-                return;
-            }
-            self.take(current);
-            if self.depth == 0 && !of_query {
-                // A parenthesis behind a table's name holds its columns.
-                self.name = &[];
-            }
-            token = self.lexer.next();
-        }
-        self.raise(Write);
-    }
-
-    fn create(&mut self) {
-        self.raise(Write);
-        while let Some(Token::Word(word)) = self.next() {
-            match key(word) {
-                keyword::OR | keyword::REPLACE | keyword::LOCAL | keyword::GLOBAL => {}
-                _ if keyword::is_temporary(word) => return self.raise(Session),
-                _ => return,
-            }
-        }
-    }
-
-    fn take(&mut self, token: Token<'a>) {
+    /// Looks at one token.
+    pub(super) fn take(&mut self, token: Token<'a>) {
         self.note(token);
     }
 
+    /// [`take`](Self::take), for the one loop that must be fast.
     #[inline(always)]
     fn note(&mut self, token: Token<'a>) {
         let name = std::mem::take(&mut self.name);
@@ -407,7 +210,7 @@ impl<'a> Scan<'a> {
                 self.changes(Write);
                 return Previous::Into;
             }
-            (_, keyword::SELECT | keyword::FROM) => return Previous::Expects,
+            (_, keyword::SELECT | keyword::FROM | keyword::TABLE) => return Previous::Expects,
             (_, keyword::AS | keyword::WITH) => return Previous::As,
             (Previous::Expects, _) => {}
             (_, keyword::INSERT | keyword::UPDATE | keyword::DELETE | keyword::MERGE) => {
@@ -447,10 +250,6 @@ impl<'a> Scan<'a> {
             }
         }
     }
-}
-
-fn is_query(word: u64) -> bool {
-    matches!(word, keyword::SELECT | keyword::VALUES | keyword::TABLE | keyword::WITH)
 }
 
 /// `pg_temp`, or the name behind it with a number.

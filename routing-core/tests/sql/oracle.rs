@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 
 use routing_core::sql::{Classifier, StatementKind, UnknownFunctions, classify, keeps_session_state, shape};
 use sqlparser::ast::{
-    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, UtilityOption, Visit, Visitor,
+    Expr, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, UtilityOption, Visit,
+    Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -86,8 +87,8 @@ fn called(name: &ObjectName) -> ControlFlow<String> {
         "dblink_exec",
         "pg_try_advisory_xact_lock",
     ];
-    let last = name.0.last().map(ToString::to_string).unwrap_or_default();
-    let last = last.trim_matches('"').to_ascii_lowercase();
+    let last = name.0.last().and_then(ObjectNamePart::as_ident);
+    let last = last.map(|name| name.value.to_ascii_lowercase()).unwrap_or_default();
     if HARMFUL.contains(&last.as_str()) {
         return ControlFlow::Break(format!("it calls {last}"));
     }
