@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::ring::kx_group::{SECP256R1, SECP384R1, X25519};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -25,7 +26,11 @@ impl Tls {
     /// # Errors
     /// [`InvalidTls::File`] names the parameter and the file that cannot be used.
     pub fn client_config(&self) -> Result<ClientConfig, InvalidTls> {
-        let provider = Arc::new(ring::default_provider());
+        let mut provider = ring::default_provider();
+        // The first is offered at once. PostgreSQL before 18 knows P-256 alone (`ssl_ecdh_curve`): offered another first,
+        // it would ask again, which costs each connection a round trip.
+        provider.kx_groups = vec![SECP256R1, X25519, SECP384R1];
+        let provider = Arc::new(provider);
         let roots = self.roots.as_ref().map(Roots::load).transpose()?;
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -181,7 +186,7 @@ mod tests {
 
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     use rustls::sign::{CertifiedKey, SingleCertAndKey};
-    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+    use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
     use tempfile::TempDir;
 
     use super::*;
@@ -228,7 +233,9 @@ mod tests {
         let host = ServerName::try_from("db1.internal").unwrap();
         let mut client = ClientConnection::new(Arc::new(client), host).unwrap();
         let key = PrivateKeyDer::try_from(server.1.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        // As PostgreSQL before 18.
+        let provider = CryptoProvider { kx_groups: vec![SECP256R1], ..ring::default_provider() };
+        let config = ServerConfig::builder_with_provider(Arc::new(provider));
         let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         // Unlike `with_single_cert` this takes a key that does not fit.
         let key =
@@ -247,6 +254,7 @@ mod tests {
                 return TlsProblem::find(&error);
             }
         }
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "nothing is asked twice");
         None
     }
 
