@@ -87,7 +87,7 @@ pub struct Node {
     probe_now: Notify,
     /// Rises each time that the monitor declares the node dead.
     losses: watch::Sender<u64>,
-    /// Rises each time that a probe connection is lost: what was connected before may be dead too.
+    /// Rises each time that a connection is lost, a probe's or a request's: what was connected before may be dead too.
     generation: AtomicU64,
     meters: NodeMeters,
 }
@@ -183,7 +183,7 @@ impl Node {
         self.probe_now.notify_one();
     }
 
-    /// Rises each time that the monitor loses its connection. A pooled connection of an earlier generation is checked
+    /// Rises each time that the monitor or a request loses its connection. A pooled connection of an earlier generation is checked
     /// before it is used: the server may have gone in between.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -244,6 +244,10 @@ impl Node {
         if fault.trips_breaker() {
             let kind = if fault == Fault::Refusing { Failure::Refusal } else { Failure::Hard };
             self.gate.failure(kind, now);
+        }
+        if fault == Fault::Unreachable {
+            // Whatever broke this connection may have broken those that idle beside it.
+            self.next_generation();
         }
         if fault.wants_probe() {
             self.probe_now();

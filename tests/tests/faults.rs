@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use routing_cluster::Login;
-use routing_core::{RouteError, Router, RouterConfig};
+use routing_core::{Consistency, RouteError, Router, RouterConfig};
 use routing_tests::{
     Handle as _, Mode, NODES, NodeView as _, Orm, PATIENCE, PRIMARY, REPLICAS, Readers, Tally, TestCluster,
-    eventually, reader, reader_on, refusals, router, served_by, served_by_slowly, throughout, writer,
+    eventually, reader, reader_on, reader_with, refusals, router, served_by, served_by_slowly, throughout,
+    writer,
 };
 use tokio::time::Instant;
 
@@ -26,6 +27,7 @@ routing_tests::on_both! {
     a_replica_behind_a_broken_network_is_left_and_taken_back,
     a_router_that_starts_before_its_servers_serves_when_they_come,
     a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_the_same,
+    idle_connections_that_the_network_resets_cost_no_read_an_error,
 }
 
 /// Rows that cost the server next to nothing and are far more than any buffer holds.
@@ -396,4 +398,28 @@ async fn a_connection_that_opens_slower_than_one_attempt_allows_is_opened_all_th
     }
     eprintln!("the first read took {:?}, after {failed} that failed", began.elapsed());
     assert_eq!(failed, 0, "one read is enough to open a connection");
+}
+
+async fn idle_connections_that_the_network_resets_cost_no_read_an_error<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let proxies = cluster.proxies().await;
+    let mut config = cluster.config_through(&proxies);
+    for node in &mut config.nodes {
+        // The monitor's own connection survives, and tells nothing.
+        node.probe_url = Some(cluster.url(cluster.port(&node.name), Login::Monitor));
+    }
+    let router = router::<O>(config).await;
+    let strong = || reader_with(&router, Consistency::Strong);
+    let many = (0..10).map(|_| {
+        let db = strong();
+        async move { served_by_slowly(&db, 0.2).await.expect("a read") }
+    });
+    futures_util::future::join_all(many).await;
+    assert!(router.node(PRIMARY).read_pool.idle >= 5);
+
+    proxies.get(PRIMARY).cut();
+    for _ in 0..20 {
+        assert_eq!(served_by(&strong()).await.expect("a read"), PRIMARY);
+    }
+    assert_eq!(router.node(PRIMARY).breaker, "closed");
 }

@@ -32,10 +32,10 @@ impl Recorder {
         self.locked().push(operation);
     }
 
-    /// How many were taken down since the last [`take`](Self::take).
+    /// How many of a kind were taken down since the last [`take`](Self::take).
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.locked().len()
+    pub fn count(&self, kind: impl Fn(&Operation) -> bool) -> usize {
+        self.locked().iter().filter(|operation| kind(operation)).count()
     }
 
     /// All of them, and begins anew.
