@@ -39,6 +39,8 @@ struct Screeners {
     primary: DatabaseConnection,
     servers: LocalCluster,
     cluster: Cluster,
+    /// What another instance of the application would be started with.
+    config: RouterConfig,
     _place: Place,
 }
 
@@ -65,9 +67,10 @@ impl Screeners {
         let nodes = servers.nodes().iter().map(|record| node(&record.name)).collect();
         // Short: at the end no primary comes.
         let write_wait = Duration::from_secs(2);
-        let config = RouterConfig { nodes, write_wait, ..RouterConfig::default() };
+        let token_keys = Some("the key of all instances of the application".parse().unwrap());
+        let config = RouterConfig { nodes, write_wait, token_keys, ..RouterConfig::default() };
         let prober = Diesel::prober(&config, &DieselOptions::default());
-        let cluster = Cluster::start(config, prober).unwrap();
+        let cluster = Cluster::start(config.clone(), prober).unwrap();
         let seaorm = Router::<SeaOrm>::new(&cluster, SeaOrmOptions::default()).unwrap();
         let diesel = Router::<Diesel>::new(&cluster, DieselOptions::default()).unwrap();
         let prepared = prepare(&seaorm, &SilentProgress).await.unwrap();
@@ -79,6 +82,7 @@ impl Screeners {
             primary,
             servers,
             cluster,
+            config,
             _place: place,
         }
     }
@@ -196,6 +200,7 @@ async fn both_orms_answer_alike() {
     bad_input(&screeners).await;
     stocks_are_added(&screeners).await;
     watchlists_are_kept(&screeners).await;
+    another_instance_shows_a_client_its_watchlist(&screeners).await;
     replicas_serve(&screeners).await;
     without_servers(&screeners).await;
     screeners.cluster.close();
@@ -425,6 +430,50 @@ async fn watchlists_are_kept(screeners: &Screeners) {
                ('anna', 2, '2026-01-01 12:00:00.5+02'), ('anna', 3, '0001-01-01 00:00:00.000001+00')";
     screeners.primary.execute_unprepared(sql).await.unwrap();
     screeners.both_until(&list, |answer| items(answer) == 3).await;
+}
+
+/// Another instance has a router, a monitor and pools of its own; only the keys are the same. A browser brings its cookie.
+async fn another_instance_shows_a_client_its_watchlist(screeners: &Screeners) {
+    let delay = "ALTER SYSTEM SET recovery_min_apply_delay = '400ms'";
+    for replica in ["pg2", "pg3"] {
+        on_server(screeners, replica, &[delay, "SELECT pg_reload_conf()"]).await;
+    }
+    let other = Router::<Diesel>::start(screeners.config.clone(), DieselOptions::default()).unwrap();
+    assert!(other.cluster().settled(PATIENCE).await);
+    let other = example_screener::diesel::app(other, String::new);
+    let mut missed = 0;
+    for id in 1..=10 {
+        let add =
+            Request::post("/watchlist").header("x-user", "olga").header(CONTENT_TYPE, "application/json");
+        let add = add.body(Body::from(format!(r#"{{"stock_id": {id}}}"#))).unwrap();
+        let added = screeners.seaorm.clone().oneshot(add).await.unwrap();
+        assert_eq!(added.status().as_u16(), 201);
+        let cookie = added.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        for (brings, cookie) in [(true, cookie.as_str()), (false, "theme=dark")] {
+            let list = Request::get("/watchlist").header("x-user", "olga").header("cookie", cookie);
+            let listed = other.clone().oneshot(list.body(Body::empty()).unwrap()).await.unwrap();
+            let body = axum::body::to_bytes(listed.into_body(), usize::MAX).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let shown = body["items"].as_array().unwrap().len();
+            assert!(shown == id || !brings, "{shown} of {id} with the token: {body}");
+            missed += usize::from(shown < id);
+        }
+    }
+    assert!(missed > 0, "replicas are late enough for the token to matter");
+    for replica in ["pg2", "pg3"] {
+        let reset = "ALTER SYSTEM RESET recovery_min_apply_delay";
+        on_server(screeners, replica, &[reset, "SELECT pg_reload_conf()"]).await;
+    }
+}
+
+/// Statements of the superuser on one server, past the router.
+async fn on_server(screeners: &Screeners, node: &str, statements: &[&str]) {
+    let url = screeners.servers.url(node, Login::Superuser).unwrap();
+    let database = sea_orm::Database::connect(url).await.unwrap();
+    for statement in statements {
+        database.execute_unprepared(statement).await.unwrap();
+    }
+    database.close().await.unwrap();
 }
 
 async fn replicas_serve(screeners: &Screeners) {
