@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use routing_core::{AutomaticBackend, Backend, Consistency, Routed, Router, Session};
+use routing_core::{AutomaticBackend, Backend, Routed, Router, Session};
 
 use crate::consistency::RouteConsistency;
 use crate::rejection::MissingLayer;
@@ -191,9 +191,10 @@ impl<B: AutomaticBackend> fmt::Debug for Db<B> {
     }
 }
 
-/// All handles of one request share its session; each has the consistency that its route asks for.
+/// All handles of one request share its session; each has the consistency that its route asks for, else the router's.
 fn routed<B: Backend>(parts: &Parts, router: &Router<B>) -> Result<Routed<B>, MissingLayer> {
     let session = parts.extensions.get::<Session>().cloned().ok_or(MissingLayer)?;
     let route = parts.extensions.get::<RouteConsistency>();
-    Ok(router.routed(session, route.map_or_else(Consistency::default, |route| route.0)))
+    let consistency = route.map_or(router.cluster().config().consistency, |route| route.0);
+    Ok(router.routed(session, consistency))
 }

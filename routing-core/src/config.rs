@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::breaker::BreakerConfig;
+use crate::consistency::Consistency;
 use crate::key::TokenKeys;
 use crate::retry::RetryConfig;
 use crate::url::DatabaseUrl;
@@ -122,6 +123,9 @@ pub struct RouterConfig {
     #[serde(with = "humantime_serde")]
     pub asynchronous_commit: Option<Duration>,
 
+    /// How much reads may miss where neither the route nor the call says. Default: `Session`. In a file: `"session"`,
+    /// `"eventual"`, `"strong"` or `{ bounded_staleness = "2s" }`.
+    pub consistency: Consistency,
     /// How long a read waits for a replica to replay what its session has seen, before the primary serves. Default 30 ms.
     /// It waits only while a replica is nearly there: one that is known to lag by more is not waited for.
     #[serde(with = "humantime_serde")]
@@ -178,6 +182,7 @@ impl Default for RouterConfig {
             min_serving_replicas: 1,
             serve_without_primary: true,
             asynchronous_commit: None,
+            consistency: Consistency::Session,
             session_wait: millis(30),
             token_lifetime: secs(5 * 60),
             token_keys: None,
@@ -293,11 +298,12 @@ mod tests {
     #[test]
     fn a_file_sets_durations_in_words_and_names_nodes_by_address() {
         let config = RouterConfig::from_toml(
-            "probe_interval = '100ms'\nmax_staleness = '2m'\n[breaker]\nfailures = 3\n[[nodes]]\nname = 'a'\nurl = 'postgres://u:p@h:6000/d'\n[[nodes]]\nurl = 'postgres://u:p@h:6001/d'\n",
+            "probe_interval = '100ms'\nmax_staleness = '2m'\nconsistency = { bounded_staleness = '2s' }\n[breaker]\nfailures = 3\n[[nodes]]\nname = 'a'\nurl = 'postgres://u:p@h:6000/d'\n[[nodes]]\nurl = 'postgres://u:p@h:6001/d'\n",
         )
         .unwrap();
         assert_eq!(config.probe_interval, Duration::from_millis(100));
         assert_eq!(config.max_staleness, Duration::from_secs(120));
+        assert_eq!(config.consistency, Consistency::BoundedStaleness(Duration::from_secs(2)));
         assert_eq!(config.breaker.failures, 3);
         assert_eq!(config.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["a", "h:6001"]);
     }

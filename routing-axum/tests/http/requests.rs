@@ -8,7 +8,7 @@ use axum::routing::get as on_get;
 use http::StatusCode;
 use routing_axum::{ReadDb, RoutingLayer, Unavailable, WriteDb, consistency};
 use routing_core::testing::{FakeBackend, FakeError, FakeHandle, Reach};
-use routing_core::{Claims, Consistency, Refusals, RouteError, Routed, Timeline};
+use routing_core::{Claims, Consistency, Refusals, RouteError, Routed, RouterConfig, Timeline};
 
 fn refused(error: FakeError) -> Unavailable {
     match error {
@@ -76,6 +76,11 @@ async fn the_innermost_consistency_counts() {
     for (uri, expected) in [("/inner", "eventual"), ("/outer", "strong"), ("/none", "session")] {
         assert_eq!(body(get(&app, uri).await).await, expected);
     }
+    let servers = servers();
+    let config = RouterConfig { consistency: Consistency::Eventual, ..servers.config() };
+    let router = routing_core::Router::<FakeBackend>::start(config, servers).unwrap();
+    let app = Router::new().route("/", on_get(asked)).layer(RoutingLayer::new()).with_state(router);
+    assert_eq!(body(get(&app, "/").await).await, "eventual", "the router's own, where no route says");
 }
 
 #[tokio::test(start_paused = true)]
