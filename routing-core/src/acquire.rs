@@ -22,8 +22,8 @@ use crate::tried::Tried;
 pub(crate) struct Attempts {
     /// What the last choice demanded.
     pub(crate) demand: Demand,
-    /// It has waited for a replica to replay what the session has seen.
-    pub(crate) waited: bool,
+    /// Since when it waits for a replica to replay what the session has seen.
+    pub(crate) waiting_since: Option<Instant>,
     /// Only the primary can still serve: recovery cancelled the read on a replica, or no standby can run it.
     pub(crate) primary_only: bool,
     pub(crate) tried: Tried,
@@ -76,11 +76,13 @@ impl<B: Backend> Routed<B> {
             Ok(lease) => match self.still_serves(&lease, attempts).await {
                 Ok(()) => {
                     if attempts.demand.token {
-                        metrics::session_read(match (lease.is_on_primary(), attempts.waited) {
-                            (true, _) => SessionRead::Primary,
-                            (false, true) => SessionRead::Waited,
-                            (false, false) => SessionRead::Replica,
-                        });
+                        metrics::session_read(
+                            match (lease.is_on_primary(), attempts.waiting_since.is_some()) {
+                                (true, _) => SessionRead::Primary,
+                                (false, true) => SessionRead::Waited,
+                                (false, false) => SessionRead::Replica,
+                            },
+                        );
                     }
                     self.session.decided(decision);
                     Some(lease)
@@ -176,7 +178,7 @@ impl<B: Backend> Routed<B> {
     /// answers or the end of the wait. One probe answers everybody who waits.
     async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
         let shared = self.shared();
-        attempts.waited = true;
+        let since = *attempts.waiting_since.get_or_insert(now);
         {
             let topology = shared.peek();
             let (limits, patience) = (shared.limits, shared.config.session_wait);
@@ -187,7 +189,7 @@ impl<B: Backend> Routed<B> {
                 state.node.probe_now();
             }
         }
-        let until = (attempts.began + shared.config.session_wait).min(attempts.deadline);
+        let until = (since + shared.config.session_wait).min(attempts.deadline);
         let _ = timeout_at(until, versions.changed()).await;
     }
 

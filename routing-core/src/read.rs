@@ -111,7 +111,7 @@ impl<B: Backend> Routed<B> {
         let now = Instant::now();
         Attempts {
             demand: Demand::ANY,
-            waited: false,
+            waiting_since: None,
             primary_only: false,
             tried: Tried::default(),
             failed: 0,

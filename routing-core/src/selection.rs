@@ -73,7 +73,7 @@ impl<B: Backend> Routed<B> {
             let balance = &*shared.balance;
             let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
             if let Some(mut chosen) = replica {
-                if attempts.waited && chosen.reason != Reason::SameRequest {
+                if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
                     chosen.reason = Reason::WaitedForReplay;
                 }
                 return take(&chosen, &topology, None);
@@ -82,7 +82,10 @@ impl<B: Backend> Routed<B> {
                 let patience = shared.config.session_wait;
                 let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
                 behind = !replicas.is_empty();
-                if behind && (near || demand.ask.is_some()) && now < attempts.began + patience {
+                if behind
+                    && (near || demand.ask.is_some())
+                    && now < attempts.waiting_since.unwrap_or(now) + patience
+                {
                     return Choice::Behind;
                 }
             }

@@ -389,6 +389,21 @@ async fn a_node_that_crashed_between_two_reads_of_a_request_does_not_show_the_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_takes_over_however_long_the_lost_one_was_waited_for() {
+    let scene = Scene::new().await;
+    let request = scene.two.routed(Session::new(), Consistency::Session);
+    let (first, _, _) = read(&request).await.unwrap();
+    // Far longer than a read waits for replay.
+    let lost = scene.servers.server(&first).clone();
+    lost.set_latency(ms(500));
+    let reading = tokio::spawn(async move { read(&request).await });
+    sleep(ms(200)).await;
+    lost.set_reach(Reach::Refused);
+    let (node, _, _) = reading.await.unwrap().unwrap();
+    assert!(node != first && node != "pg1", "{node} took over from {first}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_goes_on_from_what_its_request_has_written() {
     let scene = Scene::new().await;
     scene.lag(ms(1_000));
