@@ -121,8 +121,11 @@ impl<B: Backend> Routed<B> {
                     metrics::served_staleness(Duration::ZERO);
                     return Ok(());
                 }
-                if self.session.serves(id) && self.session.served_at().is_some_and(|last| opened >= last) {
-                    // The server may have crashed since it served this request, and have come back behind that.
+                // A connection that is younger than what this request has been served: the server may have crashed in between,
+                // and have come back behind that. A crash also ends the monitor's connection.
+                let served = self.session.served().filter(|_| self.session.serves(id));
+                let younger = served.filter(|(last, _)| opened >= *last);
+                if younger.is_some_and(|(_, generation)| generation != lease.node().generation()) {
                     self.session.lose_node(now);
                     return Err(None);
                 }
@@ -131,8 +134,8 @@ impl<B: Backend> Routed<B> {
                 if !choose::still_meets(state, attempts.demand, shared.limits, reason, now) {
                     return Err(None);
                 }
-                let proven =
-                    !attempts.demand.needs_proof() || state.probed.is_some_and(|probed| probed > opened);
+                let proven = !(attempts.demand.needs_proof() || younger.is_some())
+                    || state.probed.is_some_and(|probed| probed > opened);
                 if let Some(staleness) = state.staleness(now).filter(|_| proven) {
                     metrics::served_staleness(staleness + shared.limits.commit_delay);
                 }

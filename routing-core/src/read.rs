@@ -27,7 +27,7 @@ impl<B: Backend> Routed<B> {
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
         self.shared().retry.request();
         let lease = self.next_lease(&mut self.attempts()).await?;
-        self.session.keep_to(lease.node().id(), lease.is_on_primary());
+        self.session.keep_to(lease.node(), lease.is_on_primary());
         Ok(lease.hand_out())
     }
 
@@ -75,7 +75,7 @@ impl<B: Backend> Routed<B> {
                 outcome = f.clone()(&mut lease).instrument(span) => match outcome {
                     Ok(value) => {
                         lease.prove();
-                        self.session.keep_to(id, lease.is_on_primary());
+                        self.session.keep_to(lease.node(), lease.is_on_primary());
                         return Ok((value, lease));
                     }
                     Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {

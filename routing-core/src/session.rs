@@ -12,7 +12,7 @@ use crate::demand::{Floor, Memory};
 use crate::key::TokenKeys;
 use crate::lsn::{Position, SystemId};
 use crate::metrics;
-use crate::node::{NO_NODE, NodeId};
+use crate::node::{NO_NODE, Node, NodeId};
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
 /// Tokens of one request that are looked at; more are counted and left aside.
@@ -43,8 +43,8 @@ struct Notes {
     presented: Vec<Presented>,
     observed: Vec<SessionToken>,
     floor: Option<Floor>,
-    /// When the kept node last served.
-    served_at: Option<Instant>,
+    /// When the kept node last served, and in which generation of its connections.
+    served: Option<(Instant, u64)>,
     written: Option<Written>,
 }
 
@@ -189,18 +189,18 @@ impl Session {
         Some(self.0.node.load(Relaxed)).filter(|node| *node != NO_NODE)
     }
 
-    pub(crate) fn keep_to(&self, id: NodeId, on_primary: bool) {
-        self.0.node.store(id.as_u32(), Relaxed);
+    pub(crate) fn keep_to(&self, node: &Node, on_primary: bool) {
+        self.0.node.store(node.id().as_u32(), Relaxed);
         if on_primary {
             self.0.on_primary.store(true, Relaxed);
         } else {
-            self.notes().served_at = Some(Instant::now());
+            self.notes().served = Some((Instant::now(), node.generation()));
         }
     }
 
-    /// When the kept node last served, if it is a replica.
-    pub(crate) fn served_at(&self) -> Option<Instant> {
-        self.notes().served_at
+    /// When the kept node last served, and in which generation, if it is a replica.
+    pub(crate) fn served(&self) -> Option<(Instant, u64)> {
+        self.notes().served
     }
 
     /// The node that it kept to serves no more, or may have gone back in time: whoever comes next must have what the primary
@@ -209,7 +209,7 @@ impl Session {
         self.0.node.store(NO_NODE, Relaxed);
         let mut notes = self.notes();
         notes.floor = Some(Floor::PrimaryAfter(now));
-        notes.served_at = None;
+        notes.served = None;
         self.0.noted.store(true, Relaxed);
     }
 
