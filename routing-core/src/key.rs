@@ -20,7 +20,7 @@ const SHORTEST: usize = 32;
 /// ```
 /// use routing_core::TokenKeys;
 ///
-/// let keys: TokenKeys = "correct-horse-battery-staple-and-more,the-key-that-was-used-until-now".parse().unwrap();
+/// let keys: TokenKeys = "correct-horse-battery-staple-and-more,the-key-that-was-used-until-yesterday".parse().unwrap();
 /// assert!(!format!("{keys:?}").contains("horse"));
 /// assert!("too short".parse::<TokenKeys>().is_err());
 /// ```
