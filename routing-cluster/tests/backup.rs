@@ -209,8 +209,13 @@ async fn backup(cluster: &LocalCluster) -> Backup {
 
 /// PostgreSQL's programs, of which the one that verifies backups ends at once.
 fn broken_verifier(place: &Place) -> PathBuf {
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let mut programs = pids.filter_map(|process| fs::read_link(process.path().join("exe")).ok());
+    // A server of this place: others on the machine may be of another release.
+    let pids = fs::read_dir("/proc").unwrap().flatten().map(|process| process.path());
+    let ours = |process: &PathBuf| {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(place.path("").to_str().unwrap())
+    };
+    let mut programs = pids.filter(ours).filter_map(|process| fs::read_link(process.join("exe")).ok());
     let server = programs.find(|program| program.ends_with("bin/postgres")).unwrap();
     let dir = place.path("bin");
     fs::create_dir(&dir).unwrap();
