@@ -49,7 +49,6 @@ keywords! {
     LOCAL = "local",
     MERGE = "merge",
     MOVE = "move",
-    NO = "no",
     OFF = "off",
     OR = "or",
     PREPARE = "prepare",

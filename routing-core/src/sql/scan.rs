@@ -20,9 +20,8 @@ pub(super) enum Previous {
     Cast,
     /// `AS` and `WITH`: the next word is a name.
     As,
-    /// `FOR`, then `FOR NO` and `FOR KEY`.
+    /// `FOR`, then `FOR KEY`.
     For,
-    ForNo,
     ForKey,
     /// `INTO` of a `SELECT`.
     Into,
@@ -194,10 +193,8 @@ impl<'a> Scan<'a> {
         }
         let key = key(word);
         match (self.previous, key) {
-            (Previous::For, keyword::UPDATE | keyword::SHARE)
-            | (Previous::ForNo, keyword::KEY)
-            | (Previous::ForKey, keyword::SHARE) => self.changes(Write),
-            (Previous::For, keyword::NO) => return Previous::ForNo,
+            // `UPDATE`, behind `FOR` or `FOR NO KEY`, is found below.
+            (Previous::For | Previous::ForKey, keyword::SHARE) => self.changes(Write),
             (Previous::For, keyword::KEY) => return Previous::ForKey,
             (Previous::Into, keyword::LOCAL | keyword::GLOBAL) => return Previous::Into,
             (Previous::Into, _) if keyword::is_temporary(word) => self.changes(Session),

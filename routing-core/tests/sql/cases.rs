@@ -224,6 +224,7 @@ pub(crate) const GROUPS: &[Group] = &[
             "EXPLAIN (ANALYZE off, ANALYZE) DELETE FROM t",
             "EXPLAIN (ANALYZE 'off') DELETE FROM t",
             "EXPLAIN (ANALYZE -0) DELETE FROM t",
+            "EXPLAIN (ANALYZE off 1, COSTS) DELETE FROM t",
             "EXPLAIN ANALYZE WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
             "EXPLAIN ANALYZE SELECT * FROM t FOR SHARE",
             "EXPLAIN ANALYZE SELECT * INTO u FROM t",
@@ -268,6 +269,8 @@ pub(crate) const GROUPS: &[Group] = &[
         Write,
         &[
             "COPY t FROM STDIN",
+            "COPY t FROM STDOUT",
+            "COPY t TO STDIN",
             "COPY t (a, b) FROM '/tmp/x' WITH (FORMAT csv)",
             "COPY t FROM PROGRAM 'cat'",
             "COPY t TO '/tmp/x'",
@@ -295,6 +298,8 @@ pub(crate) const GROUPS: &[Group] = &[
         Write,
         &[
             "INSERT INTO t VALUES (1)",
+            "INSERT INTO temp VALUES (1)",
+            "MERGE INTO temp USING u ON true WHEN MATCHED THEN DELETE",
             "insert into t (a) select 1 on conflict do nothing returning *",
             "UPDATE t SET a = 1",
             "DELETE FROM t",

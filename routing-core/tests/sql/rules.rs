@@ -34,6 +34,7 @@ fn what_the_catalogue_and_the_grammar_know_is_not_refused() {
         "SELECT CAST(a AS numeric(10, 2)), b::character varying(3), c::public.money_of(3), d::varchar(2) FROM t",
         "SELECT row_number() OVER (PARTITION BY (a) ORDER BY (b)) FROM t WINDOW w AS (ORDER BY c)",
         "WITH x(a, b) AS (VALUES (1, 2)) SELECT * FROM x JOIN (SELECT 1) y USING (a)",
+        "WITH RECURSIVE t(n) AS (VALUES (1)) SELECT * FROM (WITH u(m) AS (TABLE t) TABLE u) q",
         "SELECT * FROM generate_series(1, 2) AS g(n), LATERAL (SELECT 1) AS l(m)",
         "SELECT extract(year FROM now()), substring(a FROM (1) FOR (2)), trim(both FROM a), overlay(a PLACING b FROM 1)",
         "SELECT * FROM t TABLESAMPLE bernoulli (10) WHERE a = ANY (ARRAY(SELECT 1)) AND EXISTS (SELECT 1)",
