@@ -172,11 +172,12 @@ impl<'a> Scan<'a> {
     /// An identifier, behind the one that qualifies it if a dot stands between them.
     fn look_closer(&mut self, qualifier: &[u8], text: &[u8], quoted: bool) {
         let dotted = self.previous == Previous::Dot;
-        if dotted {
-            // Behind a row and a dot, a function needs no parentheses.
-            if let Some(kind) = self.classifier.own(&Folded::new(text)) {
-                self.raise(kind);
-            }
+        // Behind a row and a dot, a function needs no parentheses.
+        if dotted
+            && self.classifier.has_own()
+            && let Some(kind) = self.classifier.own(&Folded::new(text))
+        {
+            self.raise(kind);
         }
         let declared = matches!(self.previous, Previous::Cast | Previous::As) || dotted && self.role.declared;
         let catalog = !dotted

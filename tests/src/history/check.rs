@@ -36,6 +36,7 @@ pub fn check(history: &History) -> Report {
         known.check_bound(index, &mut violations);
     }
     known.check_kept(&mut violations);
+    known.check_primaries(&mut violations);
     let lost = known.lost.iter().copied().filter(|write| known.may_be_lost(*write)).collect();
     Report { counts: Counts::of(&history.operations), violations, lost }
 }
@@ -197,6 +198,33 @@ impl<'h> Known<'h> {
         let Some(time) = operation.invoked.checked_sub(bound) else { return };
         if let Some((_, missed)) = self.acknowledged_before(key, time).filter(|(value, _)| seen < *value) {
             violations.push(Violation::OlderThanBound { read: index, seen, missed });
+        }
+    }
+
+    /// Whether one node alone acknowledged writes between two losses of a primary, and another one after each loss.
+    fn check_primaries(&self, violations: &mut Vec<Violation>) {
+        let mut primaries = BTreeMap::<usize, (&str, usize)>::new();
+        let mut told = HashSet::new();
+        let losses_before = |time| self.history.deposed.partition_point(|deposed| *deposed <= time);
+        for (index, operation) in self.history.operations.iter().enumerate() {
+            let Some(served) = operation.served.as_ref().filter(|_| operation.is_acknowledged()) else {
+                continue;
+            };
+            let epoch = losses_before(operation.invoked);
+            if epoch != losses_before(operation.completed) {
+                continue;
+            }
+            let (node, first) = *primaries.entry(epoch).or_insert((&served.node, index));
+            if node != served.node && told.insert(&served.node) {
+                violations.push(Violation::SecondPrimary { first, second: index });
+            }
+        }
+        for ((epoch, (node, first)), (next, (successor, second))) in
+            primaries.iter().zip(primaries.iter().skip(1))
+        {
+            if epoch + 1 == *next && node == successor {
+                violations.push(Violation::SecondPrimary { first: *first, second: *second });
+            }
         }
     }
 

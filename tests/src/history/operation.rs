@@ -126,10 +126,10 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (self.invoked.as_secs_f64(), self.completed.as_secs_f64());
-        write!(f, "{from:.6}..{to:.6} s, client {}", self.client)?;
+        write!(f, "{from:.6}..{to:.6} s, ")?;
         match self.instance {
-            Some(instance) => write!(f, " to process {instance}: {}", self.asked)?,
-            None => write!(f, " past the router: {}", self.asked)?,
+            Some(instance) => write!(f, "client {} to process {instance}: {}", self.client, self.asked)?,
+            None => write!(f, "past the router: {}", self.asked)?,
         }
         write!(f, " => {}", self.answer)?;
         if let Some(Served { node, role, reason }) = &self.served {

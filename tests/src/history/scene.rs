@@ -69,12 +69,6 @@ impl<O: Orm> Scene<O> {
         self.instances.iter().map(|instance| instance.url().to_owned()).collect()
     }
 
-    /// The node that is the primary by now.
-    #[must_use]
-    pub fn primary(&self) -> &str {
-        &self.primary
-    }
-
     /// How late the replicas apply commits from now on.
     ///
     /// # Panics

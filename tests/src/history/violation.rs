@@ -1,7 +1,6 @@
 //! A promise that was broken.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::history::operation::{Key, Operation, Value};
 
@@ -64,6 +63,13 @@ pub enum Violation {
         /// The write.
         write: usize,
     },
+    /// Two nodes acknowledged writes as if both were the primary, or one went on after it was lost.
+    SecondPrimary {
+        /// A write on the one.
+        first: usize,
+        /// A write on the other.
+        second: usize,
+    },
     /// An acknowledged write of a client came without a token.
     NoToken {
         /// The write.
@@ -87,6 +93,7 @@ impl Violation {
             Self::NeverWritten { read, .. } => vec![read],
             Self::Abandoned { read, lost } => vec![lost, read],
             Self::Lost { write } | Self::RefusedAndDone { write } | Self::NoToken { write } => vec![write],
+            Self::SecondPrimary { first, second } => vec![first, second],
             Self::Twice { .. } => Vec::new(),
         }
     }
@@ -99,17 +106,6 @@ impl Violation {
         shown.dedup();
         let lines = shown.iter().map(|index| format!("\n    #{index} {}", operations[*index]));
         format!("{self}{}", lines.collect::<String>())
-    }
-
-    /// How late the missed write was noticed to be missing, for a read that missed one.
-    #[must_use]
-    pub fn age(&self, operations: &[Operation]) -> Option<Duration> {
-        match *self {
-            Self::Stale { read, missed, .. } | Self::OlderThanBound { read, missed, .. } => {
-                Some(operations[read].invoked.saturating_sub(operations[missed].completed))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -133,6 +129,7 @@ impl fmt::Display for Violation {
             Self::Lost { write } => write!(f, "lost: #{write} was acknowledged and is gone"),
             Self::Twice { key, value } => write!(f, "done twice: {key}={value} has several rows"),
             Self::RefusedAndDone { write } => write!(f, "refused and done all the same: #{write}"),
+            Self::SecondPrimary { first, second } => write!(f, "a second primary: #{first} and #{second}"),
             Self::NoToken { write } => write!(f, "no token: #{write} was acknowledged without one"),
             Self::Unanswered { request } => write!(f, "no answer: #{request}"),
         }

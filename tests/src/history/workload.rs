@@ -37,7 +37,7 @@ const MOST_MESSAGES: usize = 32;
 #[derive(Debug)]
 pub struct Workload {
     stop: Arc<AtomicBool>,
-    tasks: JoinSet<Client>,
+    tasks: JoinSet<()>,
 }
 
 impl Workload {
@@ -65,13 +65,11 @@ impl Workload {
     ///
     /// # Panics
     /// When a client panicked.
-    pub async fn stop(mut self) -> Vec<Client> {
+    pub async fn stop(mut self) {
         self.stop.store(true, Relaxed);
-        let mut clients = Vec::new();
         while let Some(ended) = self.tasks.join_next().await {
-            clients.push(ended.expect("a client does not panic"));
+            ended.expect("a client does not panic");
         }
-        clients
     }
 }
 
@@ -86,7 +84,7 @@ struct Life {
 }
 
 impl Life {
-    async fn live(mut self, pause: Duration, stop: Arc<AtomicBool>) -> Client {
+    async fn live(mut self, pause: Duration, stop: Arc<AtomicBool>) {
         while !stop.load(Relaxed) {
             if self.rng.bool() {
                 sleep(pause.mul_f64(self.rng.f64())).await;
@@ -106,7 +104,6 @@ impl Life {
                 _ => self.read_message().await,
             }
         }
-        self.client
     }
 
     fn own_or_pulse(&mut self) -> Key {

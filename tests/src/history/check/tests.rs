@@ -239,6 +239,25 @@ fn after_a_primary_was_lost_nothing_else_is_forgiven() {
 }
 
 #[test]
+fn one_node_at_a_time_acknowledges_writes() {
+    let by = |node: &str, time, value| {
+        let served =
+            Some(Served { node: node.to_owned(), role: "primary".to_owned(), reason: "writer".to_owned() });
+        let issued = Some("a token".into());
+        Operation { served, issued, ..write(time, value, Answer::Written(None)) }
+    };
+    let story = |second: &str, third: &str| {
+        let story = Story::new().add(by("pg1", (0, 2), 1)).add(by(second, (3, 5), 2)).loses_primary(10);
+        // One that was on its way while the primary was lost may have met either.
+        let story = story.add(by("pg1", (9, 11), 3)).add(by(third, (12, 13), 4));
+        story.keeps(1).keeps(2).keeps(3).keeps(4).broken()
+    };
+    assert_eq!(story("pg1", "pg2"), []);
+    assert_eq!(story("pg3", "pg2"), [Violation::SecondPrimary { first: 0, second: 1 }]);
+    assert_eq!(story("pg1", "pg1"), [Violation::SecondPrimary { first: 0, second: 3 }]);
+}
+
+#[test]
 fn a_report_counts_who_served_and_shows_the_operations_in_order() {
     let by = |role: &str, reason: &str| {
         Some(Served { node: "pg1".to_owned(), role: role.to_owned(), reason: reason.to_owned() })
