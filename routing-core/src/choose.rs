@@ -83,7 +83,7 @@ pub(crate) fn replica<'t>(
             Candidate {
                 name: node.name(),
                 in_flight: node.in_flight(),
-                weight: node.config().weight,
+                weight: node.weight(),
                 latency: node.latency(),
             }
         })

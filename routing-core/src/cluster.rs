@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::balance::{Balance, LeastInFlight};
@@ -15,12 +15,17 @@ use crate::decision::Refusals;
 use crate::key::TokenKeys;
 use crate::lease::Cap;
 use crate::lsn::Timeline;
+use crate::membership::Membership;
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
 use crate::topology::Topology;
 use crate::tried::Tried;
+
+/// How many of the writes that waited for a primary open connections to it at once: a server that was promoted a moment ago
+/// has other work than to greet a thousand clients.
+const RELEASED_AT_ONCE: usize = 4;
 
 /// The servers of one replicated PostgreSQL: who they are, what the monitor knows of them, and the limits that all
 /// users of them share. One cluster can carry a [`Router`](crate::Router) for each ORM. Clones share it; when the last
@@ -39,7 +44,7 @@ struct Inner {
 pub(crate) struct Shared {
     pub(crate) config: Arc<RouterConfig>,
     pub(crate) limits: Limits,
-    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) membership: Membership,
     topology: ArcSwap<Topology>,
     version: watch::Sender<u64>,
     pub(crate) balance: Arc<dyn Balance>,
@@ -53,6 +58,8 @@ pub(crate) struct Shared {
     /// The highest timeline that a token of this cluster has named, and until when that counts.
     heard: Mutex<Option<(Timeline, Instant)>>,
     pub(crate) write_waiters: Arc<Cap>,
+    /// Writes that waited for a primary take their connections one after another through here.
+    pub(crate) release: Semaphore,
 }
 
 impl Cluster {
@@ -98,7 +105,8 @@ impl Cluster {
             keys,
             heard: Mutex::default(),
             write_waiters: Cap::new(config.write_waiters),
-            nodes,
+            release: Semaphore::new(RELEASED_AT_ONCE),
+            membership: Membership::new(nodes),
             config: Arc::new(config),
         });
         let closed = watch::Sender::new(false);
@@ -112,16 +120,10 @@ impl Cluster {
         self.0.shared.topology()
     }
 
-    /// What it was configured with.
+    /// What it was started with. Its `nodes` are those of the start; [`nodes`](Self::nodes) are those of now.
     #[must_use]
     pub fn config(&self) -> &RouterConfig {
         &self.0.shared.config
-    }
-
-    /// All nodes, in the order of the configuration.
-    #[must_use]
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        &self.0.shared.nodes
     }
 
     /// Why each node may not be written to now.
@@ -203,7 +205,7 @@ impl Shared {
 
     /// Looks at every node now.
     pub(crate) fn probe_all(&self) {
-        for node in &self.nodes {
+        for node in self.membership.nodes().iter() {
             node.probe_now();
         }
     }
@@ -217,7 +219,7 @@ impl fmt::Debug for Cluster {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("Shared").field("nodes", &self.membership.nodes()).finish_non_exhaustive()
     }
 }
 

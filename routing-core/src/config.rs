@@ -22,7 +22,8 @@ pub struct NodeConfig {
     /// Where the monitor connects and as whom: a role with `pg_monitor` sees most. Default: `url`.
     #[serde(default)]
     pub probe_url: Option<DatabaseUrl>,
-    /// Its share of reads next to other nodes. Default 1; not 0: drain a node instead.
+    /// Its share of reads next to other nodes. Default 1; not 0: drain a node instead. What [`Node::weight`](crate::Node::weight)
+    /// says counts: it can be changed while the router runs.
     #[serde(default = "one")]
     pub weight: u32,
 }
@@ -100,6 +101,10 @@ pub struct RouterConfig {
     /// which costs each statement a round trip.
     #[serde(with = "humantime_serde")]
     pub check_after_idle: Duration,
+    /// How long what runs on a node that leaves the cluster may go on. Default 30 s; zero cuts it at once. It should exceed
+    /// the longest transaction that must not be cut.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
 
     /// When a node is left alone after failures.
     pub breaker: BreakerConfig,
@@ -175,6 +180,7 @@ impl Default for RouterConfig {
             idle_timeout: secs(10 * 60),
             max_lifetime: secs(60 * 60),
             check_after_idle: secs(30),
+            drain_timeout: secs(30),
             breaker: BreakerConfig::default(),
             retry: RetryConfig::default(),
             max_staleness: secs(5),

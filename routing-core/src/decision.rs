@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::fault::Fault;
 use crate::lsn::Timeline;
-use crate::node::Role;
+use crate::primary::Doubt;
+use crate::role::Role;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -172,7 +173,22 @@ pub enum Refusal {
     /// It is on another timeline than the primary.
     OtherTimeline,
     /// It is out of recovery and not proven to be the primary.
-    NotProven,
+    NotProven {
+        /// The timeline that it claims to be the primary on.
+        timeline: Option<Timeline>,
+    },
+    /// It alone claims to be the primary, and there is a reason not to believe it.
+    Doubted {
+        /// The timeline that it claims to be the primary on.
+        timeline: Timeline,
+        /// The reason.
+        doubt: Doubt,
+    },
+    /// It is out of recovery, and its sessions start read-only: promoted and not ready, or in maintenance.
+    ReadOnly {
+        /// Its timeline.
+        timeline: Option<Timeline>,
+    },
     /// It is a standby; the request needs the primary.
     IsReplica,
     /// It may serve, and gave no connection before the deadline.
@@ -219,7 +235,15 @@ impl fmt::Display for Refusal {
             Self::OtherCluster => f.write_str("belongs to another cluster"),
             Self::Duplicate => f.write_str("the same server as a node before it"),
             Self::OtherTimeline => f.write_str("on another timeline than the primary"),
-            Self::NotProven => f.write_str("out of recovery, not proven to be the primary"),
+            Self::NotProven { timeline } => {
+                write!(f, "claims to be the primary{}, unproven", on(*timeline))
+            }
+            Self::Doubted { timeline, doubt } => {
+                write!(f, "claims to be the primary on timeline {timeline}, but {doubt}")
+            }
+            Self::ReadOnly { timeline } => {
+                write!(f, "out of recovery{}, and read-only", on(*timeline))
+            }
             Self::IsReplica => f.write_str("a replica"),
             Self::NotReached => f.write_str("may serve, and gave no connection in time"),
             Self::IsPrimary => f.write_str("the primary"),
@@ -238,6 +262,10 @@ impl fmt::Display for Refusal {
             Self::LeaseOver(age) => write!(f, "unconfirmed for {:.1} s", age.as_secs_f64()),
         }
     }
+}
+
+fn on(timeline: Option<Timeline>) -> String {
+    timeline.map(|timeline| format!(" on timeline {timeline}")).unwrap_or_default()
 }
 
 /// Nodes with why each was refused: what an error carries and a page shows.

@@ -59,6 +59,28 @@ pub(crate) struct Record {
     pub(crate) last_known_fresh: Option<Instant>,
 }
 
+impl Record {
+    fn unseen(node: &Arc<Node>) -> Self {
+        Self {
+            node: node.clone(),
+            said: None,
+            identity: None,
+            failed: None,
+            failures: 0,
+            down_since: None,
+            returning: false,
+            fresh_streak: 0,
+            last_known_fresh: None,
+        }
+    }
+
+    /// Whether a node of another number is the same server: it left and joined anew.
+    fn is_succeeded_by(&self, node: &Node) -> bool {
+        let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());
+        self.node.name() == node.name() && place(&self.node) == place(node)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) identity: Arc<Identity>,
@@ -79,20 +101,9 @@ impl Evidence {
     /// No evidence about these nodes.
     #[must_use]
     pub fn new(config: Arc<RouterConfig>, nodes: &[Arc<Node>]) -> Self {
-        let unseen = |node: &Arc<Node>| Record {
-            node: node.clone(),
-            said: None,
-            identity: None,
-            failed: None,
-            failures: 0,
-            down_since: None,
-            returning: false,
-            fresh_streak: 0,
-            last_known_fresh: None,
-        };
         Self {
             config,
-            records: nodes.iter().map(unseen).collect(),
+            records: nodes.iter().map(Record::unseen).collect(),
             lineage: Lineage::default(),
             verdict: Verdict::Nobody,
             history: PrimaryHistory::default(),
@@ -107,6 +118,24 @@ impl Evidence {
         evidence.lineage = last.lineage;
         evidence.version = last.version;
         evidence
+    }
+
+    /// Goes on with these nodes. What is known of those that stay is kept; those that are new are unseen. The writer that left
+    /// and joined anew, reached in another way, is the same writer.
+    pub fn set_nodes(&mut self, nodes: &[Arc<Node>]) -> Effects {
+        let mut old = std::mem::take(&mut self.records);
+        for node in nodes {
+            let known = old.iter().position(|record| record.node.id() == node.id());
+            let record = known.map_or_else(|| Record::unseen(node), |index| old.swap_remove(index));
+            self.records.push(record);
+        }
+        if let Some((id, _)) = &mut self.lineage.writer
+            && let Some(left) = old.iter().find(|record| record.node.id() == *id)
+            && let Some(node) = nodes.iter().find(|node| left.is_succeeded_by(node))
+        {
+            *id = node.id();
+        }
+        Effects { lost: false, new_epoch: self.judge() }
     }
 
     /// Takes in one observation at `now`.
@@ -162,7 +191,7 @@ impl Evidence {
     }
 
     fn sample_primary(&mut self) {
-        let Verdict::Accepted(id, _) = self.verdict else { return };
+        let (Verdict::Accepted(id, _) | Verdict::ReadOnly(id, _)) = self.verdict else { return };
         let Some(said) = self.records.iter().find(|r| r.node.id() == id).and_then(|r| r.said.as_ref()) else {
             return;
         };

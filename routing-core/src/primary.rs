@@ -5,6 +5,8 @@
 //! the log position of a deposed primary was measured *ahead*. What counts, in this order: the cluster's identifier,
 //! writability, the timeline (never below one that was accepted before), and whom the standbys stream from.
 
+use std::fmt;
+
 use crate::lsn::{SystemId, Timeline};
 use crate::node::NodeId;
 use crate::probe::{Identity, Probe};
@@ -61,10 +63,48 @@ pub enum Standing {
 pub enum Verdict {
     /// This node is the primary.
     Accepted(NodeId, Timeline),
+    /// This node is the primary that was accepted, and its sessions start read-only: in maintenance, or out of disk space.
+    /// It may be read; nobody succeeds it.
+    ReadOnly(NodeId, Timeline),
     /// No node is proven to be.
     Nobody,
+    /// This node alone claims to be, and there is a reason to doubt it.
+    Doubted(NodeId, Timeline, Doubt),
     /// These claim to be, and nothing tells them apart.
     Ambiguous(Vec<(NodeId, Timeline)>),
+}
+
+/// Why a claim is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// So many standbys are seen on its timeline, and so many must be.
+    NoQuorum {
+        /// Seen.
+        seen: u32,
+        /// Needed.
+        needed: u32,
+    },
+    /// So many standbys stream from another server, one that does not answer us.
+    Outvoted {
+        /// How many.
+        standbys: u32,
+    },
+    /// More nodes belong to another cluster.
+    Minority,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoQuorum { seen, needed } => {
+                write!(f, "{seen} standbys are seen on that timeline, and write_quorum is {needed}")
+            }
+            Self::Outvoted { standbys } => {
+                write!(f, "standbys stream from another server that does not answer ({standbys})")
+            }
+            Self::Minority => f.write_str("more nodes belong to another cluster"),
+        }
+    }
 }
 
 /// What each witness is, in their order.
@@ -113,16 +153,21 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
     let votes = votes(lineage, witnesses, &standings);
     let votes_for = |id: NodeId| votes.iter().filter(|vote| **vote == Some(id)).count();
 
+    let outvoted = |id: NodeId| {
+        // Standbys that stream from a node which we cannot reach know better than we do.
+        let own = votes_for(id);
+        let others = votes.len() - own;
+        (others > 0 && others >= own).then(|| Doubt::Outvoted { standbys: count(others) })
+    };
     let chosen = match candidates.as_slice() {
-        [] => return Verdict::Nobody,
-        [only] => {
-            // Standbys that stream from a node which we cannot reach know better than we do.
-            let own = votes_for(only.0);
-            if votes.len() > own && votes.len() >= 2 * own {
-                return Verdict::Nobody;
-            }
-            *only
-        }
+        [] => match read_only_writer(lineage, witnesses, &standings) {
+            Some((id, timeline)) if outvoted(id).is_none() => return Verdict::ReadOnly(id, timeline),
+            _ => return Verdict::Nobody,
+        },
+        [only] => match outvoted(only.0) {
+            Some(doubt) => return Verdict::Doubted(only.0, only.1, doubt),
+            None => *only,
+        },
         several => match most(several, |claim| votes_for(claim.0)).or_else(|| most(several, |claim| claim.1))
         {
             Some(claim) => claim,
@@ -130,16 +175,32 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
         },
     };
     if foreign(lineage, witnesses, chosen.0) {
-        return if candidates.len() > 1 { Verdict::Ambiguous(candidates) } else { Verdict::Nobody };
+        return match candidates.as_slice() {
+            [(id, timeline)] => Verdict::Doubted(*id, *timeline, Doubt::Minority),
+            _ => Verdict::Ambiguous(candidates),
+        };
     }
     let followers = witnesses.iter().zip(&standings).filter(|(witness, standing)| {
         **standing == Standing::Standby
             && witness.said.is_some_and(|(_, probe)| probe.timeline == Some(chosen.1))
     });
-    if followers.count() < quorum as usize {
-        return Verdict::Nobody;
+    let seen = count(followers.count());
+    if seen < quorum {
+        return Verdict::Doubted(chosen.0, chosen.1, Doubt::NoQuorum { seen, needed: quorum });
     }
     Verdict::Accepted(chosen.0, chosen.1)
+}
+
+/// The accepted primary, if it is out of recovery on its timeline and read-only.
+fn read_only_writer(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Option<Claim> {
+    let (id, timeline) = lineage.writer?;
+    let index = witnesses.iter().position(|witness| witness.id == id)?;
+    let same = witnesses[index].said.is_some_and(|(_, probe)| probe.timeline == Some(timeline));
+    (standings[index] == Standing::ReadOnly && same).then_some((id, timeline))
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 type Claim = (NodeId, Timeline);

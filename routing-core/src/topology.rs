@@ -11,8 +11,9 @@ use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::lag::Behind;
 use crate::lsn::{Lsn, Timeline};
-use crate::node::{Node, NodeId, Role};
+use crate::node::{Node, NodeId};
 use crate::primary::Lineage;
+use crate::role::Role;
 
 /// An immutable picture of the cluster.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub enum Primary {
         timeline: Timeline,
         /// When the probe was sent that last proved it.
         confirmed: Instant,
+        /// Its sessions start read-only: it is no less the primary, and gets no writes.
+        read_only: bool,
     },
     /// No node is.
     Unknown,
@@ -147,6 +150,12 @@ impl Topology {
         }
     }
 
+    /// Whether writes have somewhere to go: a primary is known, and it is not read-only.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        matches!(self.primary, Primary::Known { read_only: false, .. })
+    }
+
     /// The state of the node with this number.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&NodeState> {
@@ -172,6 +181,6 @@ impl Topology {
     /// Whether a faster look is worth its cost.
     #[must_use]
     pub(crate) fn is_suspect(&self) -> bool {
-        !matches!(self.primary, Primary::Known { .. })
+        !self.is_writable()
     }
 }

@@ -31,10 +31,14 @@ use Says::*;
 #[derive(Debug, PartialEq)]
 enum Expected {
     Node(usize),
+    /// The accepted primary, which may be read and not written to.
+    Readable(usize),
     Nobody,
     Ambiguous,
+    /// A claim that is not believed.
+    Doubted(usize, Doubt),
 }
-use Expected::{Ambiguous, Nobody as None_, Node as Is};
+use Expected::{Ambiguous, Doubted, Nobody as None_, Node as Is, Readable};
 
 struct Table {
     nodes: Vec<Node>,
@@ -65,10 +69,13 @@ impl Table {
                 said: said.as_ref().map(|(identity, probe)| (identity, probe)),
             })
             .collect();
+        let place = |id| self.nodes.iter().position(|node| node.id() == id).unwrap();
         match judge(lineage, &witnesses, quorum) {
             Verdict::Nobody => None_,
             Verdict::Ambiguous(_) => Ambiguous,
-            Verdict::Accepted(id, _) => Is(self.nodes.iter().position(|node| node.id() == id).unwrap()),
+            Verdict::Accepted(id, _) => Is(place(id)),
+            Verdict::ReadOnly(id, _) => Readable(place(id)),
+            Verdict::Doubted(id, _, doubt) => Doubted(place(id), doubt),
         }
     }
 
@@ -142,16 +149,24 @@ fn the_first_primary_is_accepted_on_evidence_only() {
         (
             "a lone claim while the standbys stream from a node that is silent",
             &[Writes(2), Silent, Follows(1, 1)],
-            None_,
+            Doubted(0, Doubt::Outvoted { standbys: 1 }),
         ),
-        ("a lone claim in another cluster than the rest", &[Foreign(1), Follows(2, 1), Orphan], None_),
+        (
+            "a lone claim in another cluster than the rest",
+            &[Foreign(1), Orphan, Orphan],
+            Doubted(0, Doubt::Minority),
+        ),
         ("two claims in two clusters", &[Foreign(1), Writes(1)], Ambiguous),
         ("one server listed twice", &[Writes(1), SameAs(0, 1), Follows(0, 1)], Is(0)),
         ("standbys know the primary by another name", &[Writes(1), FollowsAlias(1), FollowsAlias(1)], Is(0)),
         ("under that name they follow one of two", &[Writes(2), Writes(3), FollowsAlias(2)], Is(0)),
         ("under that name they may follow either", &[Writes(2), Writes(2), FollowsAlias(2)], Ambiguous),
         ("a cascade under another name", &[Writes(2), Writes(3), FollowsAlias(2), Follows(2, 2)], Is(0)),
-        ("a deposed primary, the new one is not ours to reach", &[Writes(1), FollowsAlias(2)], None_),
+        (
+            "a deposed primary, the new one is not ours to reach",
+            &[Writes(1), FollowsAlias(2)],
+            Doubted(0, Doubt::Outvoted { standbys: 1 }),
+        ),
     ];
     for (name, says, expected) in cases {
         assert_eq!(table.judge(&Lineage::default(), says, 0), *expected, "{name}");
@@ -171,18 +186,18 @@ fn a_successor_is_accepted_on_evidence_only() {
         (
             "a rogue promotion while one probe of the primary is lost",
             &[Silent, Writes(4), Follows(0, 3)],
-            None_,
+            Doubted(1, Doubt::Outvoted { standbys: 1 }),
         ),
         ("a rogue promotion beside the real primary", &[Writes(3), Writes(4), Follows(0, 3)], Is(0)),
         (
             "a rogue promotion with as many followers as the silent primary",
             &[Silent, Writes(4), Follows(0, 3), Follows(1, 4)],
-            None_,
+            Doubted(1, Doubt::Outvoted { standbys: 1 }),
         ),
         (
             "a rogue promotion while the standby follows the silent primary under another name",
             &[Silent, Writes(4), FollowsAlias(3)],
-            None_,
+            Doubted(1, Doubt::Outvoted { standbys: 1 }),
         ),
         (
             "a rogue promotion beside the real primary that has another name",
@@ -198,7 +213,22 @@ fn a_successor_is_accepted_on_evidence_only() {
         ("another cluster beside the primary", &[Writes(3), Foreign(9)], Is(0)),
         ("the primary became a standby", &[Follows(1, 4), Writes(4)], Is(1)),
         ("a standby still follows the deposed primary", &[Writes(2), Writes(3), Follows(0, 2)], Is(1)),
-        ("the primary is read-only for maintenance", &[ReadOnly(3), Follows(0, 3)], None_),
+        ("the primary is read-only for maintenance", &[ReadOnly(3), Follows(0, 3)], Readable(0)),
+        ("the primary alone is read-only", &[ReadOnly(3), Silent], Readable(0)),
+        ("another node on its timeline is read-only", &[Silent, ReadOnly(3)], None_),
+        ("the primary comes back read-only on a later timeline", &[ReadOnly(4), Silent], None_),
+        ("a switchover: the old one is read-only", &[ReadOnly(3), Writes(4)], Is(1)),
+        ("promoted and not yet writable", &[Silent, ReadOnly(4), Follows(1, 4)], None_),
+        (
+            "a rogue promotion while the primary is read-only",
+            &[ReadOnly(3), Writes(4), Follows(0, 3)],
+            Doubted(1, Doubt::Outvoted { standbys: 1 }),
+        ),
+        (
+            "the read-only primary, while its standbys stream from a server that is silent",
+            &[ReadOnly(3), Silent, Follows(1, 4)],
+            None_,
+        ),
     ];
     for (name, says, expected) in cases {
         assert_eq!(table.judge(&lineage, says, 0), *expected, "{name}");
@@ -211,9 +241,9 @@ fn a_quorum_of_standbys_must_be_on_the_candidates_timeline() {
     let lineage = table.after_pg0_on_3();
     let cases: &[(&[Says], u32, Expected)] = &[
         (&[Writes(3), Follows(0, 3), Silent], 1, Is(0)),
-        (&[Writes(3), Silent, Silent], 1, None_),
-        (&[Writes(3), Follows(0, 3), Silent], 2, None_),
-        (&[Silent, Writes(4), Follows(1, 3)], 1, None_),
+        (&[Writes(3), Silent, Silent], 1, Doubted(0, Doubt::NoQuorum { seen: 0, needed: 1 })),
+        (&[Writes(3), Follows(0, 3), Silent], 2, Doubted(0, Doubt::NoQuorum { seen: 1, needed: 2 })),
+        (&[Silent, Writes(4), Follows(1, 3)], 1, Doubted(1, Doubt::NoQuorum { seen: 0, needed: 1 })),
     ];
     for (says, quorum, expected) in cases {
         assert_eq!(table.judge(&lineage, says, *quorum), *expected);
