@@ -1,5 +1,6 @@
 //! What an operator sets.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -226,6 +227,17 @@ impl RouterConfig {
         self.asynchronous_commit.map_or(Duration::ZERO, |wal_writer_delay| 3 * wal_writer_delay)
     }
 
+    /// A configuration from a TOML file, as [`from_toml`](Self::from_toml). Reading the file again and handing the result to
+    /// [`Cluster::reload`](crate::Cluster::reload) has nodes join and leave without a restart.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] when it cannot be read; [`ConfigError::Toml`].
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::File { path: path.to_owned(), kind: error.kind() })?;
+        Self::from_toml(&text)
+    }
+
     /// A configuration from TOML text; names left out are `host:port`.
     ///
     /// # Errors
@@ -268,6 +280,14 @@ pub enum ConfigError {
     Keys {
         /// What is wrong, without the keys.
         message: String,
+    },
+    /// A configuration file cannot be read.
+    #[error("the configuration file {path} cannot be read ({kind})", path = path.display())]
+    File {
+        /// Where it should be.
+        path: PathBuf,
+        /// The operating system's answer.
+        kind: std::io::ErrorKind,
     },
     /// A configuration file does not parse.
     #[error(
