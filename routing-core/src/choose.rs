@@ -227,6 +227,12 @@ pub(crate) fn unserving(
     if state.node.is_draining() {
         return Some(Refusal::Draining);
     }
+    if !state.node.serves_reads() {
+        return Some(Refusal::NoReads);
+    }
+    if let Some(left) = state.kept_waiting(now) {
+        return Some(Refusal::Flapping(left));
+    }
     if let Some(fault) = tried.fault(state.node.id()) {
         return Some(Refusal::Tried(fault));
     }

@@ -1,17 +1,20 @@
 //! What is true of the servers, whatever ORM asks.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::choose::Limits;
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Refusals;
+use crate::discoverer::Following;
 use crate::key::TokenKeys;
 use crate::lease::Cap;
 use crate::lsn::Timeline;
@@ -35,7 +38,7 @@ const RELEASED_AT_ONCE: usize = 4;
 #[derive(Clone)]
 pub struct Cluster(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
 }
@@ -58,6 +61,14 @@ pub(crate) struct Shared {
     /// The highest timeline that a token of this cluster has named, and until when that counts.
     heard: Mutex<Option<(Timeline, Instant)>>,
     pub(crate) write_waiters: Arc<Cap>,
+    /// What an authority said last; `Some(None)` before its first word, `None` without one.
+    pub(crate) authority: watch::Sender<Option<Option<Word>>>,
+    /// The discovery that is followed.
+    pub(crate) following: Mutex<Option<Following>>,
+    /// Someone wants to know now.
+    pub(crate) rediscover: Arc<Notify>,
+    /// The discovery's lists are left aside.
+    pub(crate) frozen: AtomicBool,
     /// Writes that waited for a primary take their connections one after another through here.
     pub(crate) release: Semaphore,
 }
@@ -105,6 +116,10 @@ impl Cluster {
             keys,
             heard: Mutex::default(),
             write_waiters: Cap::new(config.write_waiters),
+            authority: watch::Sender::new(None),
+            following: Mutex::default(),
+            rediscover: Arc::default(),
+            frozen: AtomicBool::new(false),
             release: Semaphore::new(RELEASED_AT_ONCE),
             membership: Membership::new(nodes),
             config: Arc::new(config),
@@ -157,6 +172,14 @@ impl Cluster {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(inner: &Weak<Inner>) -> Option<Self> {
+        inner.upgrade().map(Self)
     }
 }
 

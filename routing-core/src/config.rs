@@ -27,6 +27,14 @@ pub struct NodeConfig {
     /// says counts: it can be changed while the router runs.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Whether it serves as a replica. Default true. Without, as for a standby that is delayed on purpose or kept for
+    /// reports, it still counts as a witness of who is primary, and may become the primary.
+    #[serde(default = "yes")]
+    pub reads: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> u32 {
@@ -37,7 +45,7 @@ impl NodeConfig {
     /// A node of weight 1 that the monitor reaches by the same URL.
     #[must_use]
     pub fn new(name: impl Into<String>, url: DatabaseUrl) -> Self {
-        Self { name: name.into(), url, probe_url: None, weight: 1 }
+        Self { name: name.into(), url, probe_url: None, weight: 1, reads: true }
     }
 
     /// Where the monitor connects.
@@ -151,6 +159,10 @@ pub struct RouterConfig {
     /// Standbys that must be seen on the primary's timeline before it gets writes. Default 0. With 1 or more an
     /// isolated old primary gets nothing.
     pub write_quorum: u32,
+    /// Whether nobody is accepted as the primary whom the authority that the cluster [follows](crate::Cluster::follow), such as
+    /// Patroni, does not name as its leader. Default false: its silence stops nothing that the servers confirm. True stops
+    /// writes whenever it is silent. Without an authority it must be false.
+    pub authority_required: bool,
     /// How long a write waits for a primary. Default 5 s; it lies within `acquire_deadline`.
     #[serde(with = "humantime_serde")]
     pub write_wait: Duration,
@@ -195,6 +207,7 @@ impl Default for RouterConfig {
             token_keys: None,
             writer_lease: None,
             write_quorum: 0,
+            authority_required: false,
             write_wait: secs(5),
             write_waiters: 1_000,
             fallback_no_replica: None,

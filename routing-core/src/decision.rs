@@ -159,6 +159,10 @@ pub enum Refusal {
     BreakerOpen(Duration),
     /// It gets no new work.
     Draining,
+    /// It is configured to serve no reads.
+    NoReads,
+    /// It has come back again and again; it must stay up for this much longer.
+    Flapping(Duration),
     /// It is out of recovery on a timeline below the primary's: a deposed primary.
     Fenced {
         /// Its timeline.
@@ -231,6 +235,10 @@ impl fmt::Display for Refusal {
             Self::Down { why } => write!(f, "down: {why}"),
             Self::BreakerOpen(left) => write!(f, "breaker open for {:.1} s more", left.as_secs_f64()),
             Self::Draining => f.write_str("draining"),
+            Self::NoReads => f.write_str("configured to serve no reads"),
+            Self::Flapping(left) => {
+                write!(f, "came back again and again, must stay up for {:.1} s more", left.as_secs_f64())
+            }
             Self::Fenced { timeline, current } => write!(f, "fenced: timeline {timeline} < {current}"),
             Self::OtherCluster => f.write_str("belongs to another cluster"),
             Self::Duplicate => f.write_str("the same server as a node before it"),

@@ -42,6 +42,7 @@ impl RouterConfig {
             token_keys,
             writer_lease,
             write_quorum,
+            authority_required,
             write_wait,
             write_waiters,
             fallback_no_replica,

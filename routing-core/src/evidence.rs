@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::authority::{Authority, Hearing, Word};
 use crate::config::RouterConfig;
 use crate::fault::Fault;
+use crate::flaps::Flaps;
 use crate::lag::PrimaryHistory;
 use crate::node::{Node, NodeId};
-use crate::primary::{Lineage, Verdict, Witness, judge};
+use crate::primary::{Lineage, Verdict, Witness, claims, judge, standings};
 use crate::probe::{Identity, Probe, ProbeError};
 use crate::topology::Topology;
 
@@ -39,6 +41,7 @@ pub struct Evidence {
     pub(crate) records: Vec<Record>,
     pub(crate) lineage: Lineage,
     pub(crate) verdict: Verdict,
+    hearing: Hearing,
     pub(crate) history: PrimaryHistory,
     pub(crate) version: u64,
 }
@@ -57,6 +60,7 @@ pub(crate) struct Record {
     pub(crate) returning: bool,
     pub(crate) fresh_streak: u32,
     pub(crate) last_known_fresh: Option<Instant>,
+    pub(crate) flaps: Flaps,
 }
 
 impl Record {
@@ -71,6 +75,7 @@ impl Record {
             returning: false,
             fresh_streak: 0,
             last_known_fresh: None,
+            flaps: Flaps::default(),
         }
     }
 
@@ -106,6 +111,7 @@ impl Evidence {
             records: nodes.iter().map(Record::unseen).collect(),
             lineage: Lineage::default(),
             verdict: Verdict::Nobody,
+            hearing: Hearing::default(),
             history: PrimaryHistory::default(),
             version: 0,
         }
@@ -122,7 +128,7 @@ impl Evidence {
 
     /// Goes on with these nodes. What is known of those that stay is kept; those that are new are unseen. The writer that left
     /// and joined anew, reached in another way, is the same writer.
-    pub fn set_nodes(&mut self, nodes: &[Arc<Node>]) -> Effects {
+    pub fn set_nodes(&mut self, nodes: &[Arc<Node>], now: Instant) -> Effects {
         let mut old = std::mem::take(&mut self.records);
         for node in nodes {
             let known = old.iter().position(|record| record.node.id() == node.id());
@@ -135,7 +141,25 @@ impl Evidence {
         {
             *id = node.id();
         }
-        Effects { lost: false, new_epoch: self.judge() }
+        Effects { new_epoch: self.judge(now), ..Effects::default() }
+    }
+
+    /// Takes in what the authority said last.
+    pub(crate) fn hear(&mut self, word: Option<Word>, now: Instant) -> Effects {
+        self.hearing.hear(word);
+        Effects { new_epoch: self.judge(now), ..Effects::default() }
+    }
+
+    /// Whether a claim waits for the authority's word.
+    pub(crate) fn awaits_authority(&self, now: Instant) -> bool {
+        self.authority(now) == Authority::Awaited
+    }
+
+    fn authority(&self, now: Instant) -> Authority {
+        let named =
+            |name: &str| self.records.iter().map(|record| &record.node).find(|node| node.name() == name);
+        let id = |name: &str| named(name).map(|node| node.id());
+        self.hearing.authority(id, self.config.authority_required, now)
     }
 
     /// Takes in one observation at `now`.
@@ -150,6 +174,9 @@ impl Evidence {
                 record.identity = Some(identity.clone());
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 record.failed = None;
+                if record.failures >= DEAD_AFTER {
+                    record.flaps.came_back(now);
+                }
                 record.failures = 0;
                 record.down_since = None;
             }
@@ -165,16 +192,18 @@ impl Evidence {
                 effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
-        effects.new_epoch = self.judge();
+        effects.new_epoch = self.judge(now);
         self.sample_primary();
         self.weigh_freshness(index, now);
         effects
     }
 
     /// Decides anew who is the primary; `true` when that opened an epoch.
-    fn judge(&mut self) -> bool {
+    fn judge(&mut self, now: Instant) -> bool {
         let witnesses = witnesses(&self.records);
-        self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum);
+        self.hearing.see(claims(&witnesses, &standings(&self.lineage, &witnesses)), now);
+        let authority = self.authority(now);
+        self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum, authority);
         let Verdict::Accepted(id, timeline) = self.verdict else { return false };
         if self.lineage.writer == Some((id, timeline)) {
             return false;

@@ -27,6 +27,7 @@ pub mod probe;
 pub mod testing;
 
 mod acquire;
+mod authority;
 mod backend;
 mod certificates;
 mod choose;
@@ -37,9 +38,14 @@ mod consistency;
 mod decision;
 mod demand;
 mod difference;
+mod discoverer;
+mod discovery;
+#[cfg(feature = "dns")]
+mod dns;
 mod environment;
 mod error;
 mod fault;
+mod flaps;
 mod gate;
 mod handshake;
 mod invalid_tls;
@@ -55,6 +61,8 @@ mod misrouted;
 mod monitor;
 mod node;
 mod opening;
+#[cfg(feature = "patroni")]
+mod patroni;
 mod picture;
 mod pools;
 mod read;
@@ -74,18 +82,24 @@ mod topology;
 mod transitions;
 mod tried;
 mod url;
+mod votes;
 mod watch;
 mod watcher;
 pub mod wire;
 mod write;
 mod writer;
 
+pub use authority::{Authority, Leader};
 pub use backend::{AutomaticBackend, Backend, Failure, PoolStatus, SendFn, Usage};
 pub use breaker::BreakerConfig;
 pub use cluster::Cluster;
 pub use config::{ConfigError, NodeConfig, RouterConfig};
 pub use consistency::Consistency;
 pub use decision::{Access, Decision, Reason, Refusal, Refusals};
+pub use discoverer::DiscoveryStatus;
+pub use discovery::{Discovered, Discovery, DiscoveryError, FileDiscovery};
+#[cfg(feature = "dns")]
+pub use dns::{DnsDiscovery, DnsOptions, InvalidDns};
 pub use error::{Claims, CommitUnknown, NotWritable, RouteError};
 pub use fault::Fault;
 pub use gate::Admission;
@@ -95,6 +109,8 @@ pub use lsn::{InvalidLsn, Lsn, Position, SystemId, Timeline};
 pub use membership::{MembershipChange, MembershipError};
 pub use misrouted::Misrouted;
 pub use node::{Node, NodeId};
+#[cfg(feature = "patroni")]
+pub use patroni::{InvalidPatroni, Patroni, PatroniOptions};
 pub use retry::{RetryConfig, RetryPolicy};
 pub use role::Role;
 pub use router::{Routed, Router};

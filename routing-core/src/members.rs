@@ -143,9 +143,8 @@ impl Cluster {
         for config in configs {
             let known = old.iter().find(|node| node.name() == config.name);
             if let Some(node) = known.filter(|node| node.is_reached_by(&config)) {
-                if node.weight() != config.weight {
-                    node.set_weight(config.weight);
-                    change.weighted.push(node.shared_name().clone());
+                if node.adjust(&config) {
+                    change.adjusted.push(node.shared_name().clone());
                 }
                 new.push(node.clone());
                 continue;
@@ -164,10 +163,10 @@ impl Cluster {
             old.iter().filter(|node| !new.iter().any(|kept| kept.id() == node.id())).cloned().collect();
         let gone = leaving.iter().filter(|node| !new.iter().any(|kept| kept.name() == node.name()));
         change.removed.extend(gone.map(|node| node.shared_name().clone()));
-        if !(joining.is_empty() && leaving.is_empty() && change.weighted.is_empty()) {
+        if !(joining.is_empty() && leaving.is_empty() && change.adjusted.is_empty()) {
             tracing::info!(
                 added = ?change.added, removed = ?change.removed, replaced = ?change.replaced,
-                weighted = ?change.weighted, "the nodes of the cluster change"
+                adjusted = ?change.adjusted, "the nodes of the cluster change"
             );
         }
         for node in &leaving {

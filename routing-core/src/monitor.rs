@@ -51,6 +51,8 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
     let mut members = shared.membership.changes();
     let mut nodes = members.borrow_and_update().clone();
     let mut evidence = Evidence::resume(shared.config.clone(), &nodes, &shared.topology());
+    let mut authority = shared.authority.subscribe();
+    authority.mark_changed();
     let (observed, mut observations) = mpsc::channel(64);
     let mut watchers = Watchers::default();
     let watch = |node: &Arc<Node>| watch_node(node.clone(), shared.clone(), prober.clone(), observed.clone());
@@ -66,9 +68,15 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
             }
             Ok(()) = members.changed() => {
                 nodes = members.borrow_and_update().clone();
-                let effects = evidence.set_nodes(&nodes);
+                let effects = evidence.set_nodes(&nodes, Instant::now());
                 watchers.follow(&nodes, watch);
                 publish(&shared, &nodes, &mut evidence, effects, Instant::now());
+            }
+            Ok(()) = authority.changed() => {
+                let Some(word) = authority.borrow_and_update().clone() else { continue };
+                let now = Instant::now();
+                let effects = evidence.hear(word, now);
+                publish(&shared, &nodes, &mut evidence, effects, now);
             }
             Some(observation) = observations.recv() => {
                 let now = Instant::now();
@@ -126,6 +134,9 @@ impl Watchers {
 
 /// Replaces the picture, and does what follows from the new one.
 fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effects: Effects, now: Instant) {
+    if evidence.awaits_authority(now) {
+        shared.rediscover.notify_one();
+    }
     let old = shared.topology();
     let new = evidence.topology(now);
     report(&old, &new);

@@ -53,6 +53,7 @@ pub struct Node {
     latency: AtomicU64,
     draining: AtomicBool,
     weight: AtomicU32,
+    reads: AtomicBool,
     /// A write connection was told that the server is read-only, and the monitor has not looked since.
     write_refused: AtomicBool,
     /// The index of the last reason for which it was chosen; [`REASONS`] before the first.
@@ -75,6 +76,7 @@ impl Node {
             name: config.name.as_str().into(),
             gate: Gate::new(breaker),
             weight: AtomicU32::new(config.weight),
+            reads: AtomicBool::new(config.reads),
             write_refused: AtomicBool::new(false),
             config,
             in_flight: AtomicU32::new(0),
@@ -114,7 +116,7 @@ impl Node {
 
     /// How it would be configured now.
     pub(crate) fn current_config(&self) -> NodeConfig {
-        NodeConfig { weight: self.weight(), ..self.config.clone() }
+        NodeConfig { weight: self.weight(), reads: self.serves_reads(), ..self.config.clone() }
     }
 
     /// Whether a configuration names the same server, reached in the same way.
@@ -128,8 +130,17 @@ impl Node {
         self.weight.load(Relaxed)
     }
 
-    pub(crate) fn set_weight(&self, weight: u32) {
-        self.weight.store(weight, Relaxed);
+    /// Whether it serves as a replica.
+    #[must_use]
+    pub fn serves_reads(&self) -> bool {
+        self.reads.load(Relaxed)
+    }
+
+    /// Takes over what can change in place; `true` when anything did.
+    pub(crate) fn adjust(&self, config: &NodeConfig) -> bool {
+        let weight = self.weight.swap(config.weight, Relaxed);
+        let reads = self.reads.swap(config.reads, Relaxed);
+        (weight, reads) != (config.weight, config.reads)
     }
 
     /// Requests of this process that hold one of its connections or wait for one.

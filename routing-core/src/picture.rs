@@ -81,6 +81,7 @@ impl Evidence {
                 }
                 _ => Behind::Unknown,
             },
+            admitted_from: record.flaps.admitted_from(),
             probed: said.map(|said| said.sent),
             down_since: record.down_since,
         }

@@ -7,9 +7,11 @@
 
 use std::fmt;
 
+use crate::authority::Authority;
 use crate::lsn::{SystemId, Timeline};
 use crate::node::NodeId;
 use crate::probe::{Identity, Probe};
+use crate::votes::votes;
 
 /// What was accepted so far. It only ever rises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +93,12 @@ pub enum Doubt {
     },
     /// More nodes belong to another cluster.
     Minority,
+    /// The authority lets another node lead.
+    NotLeader,
+    /// The authority has not said yet who leads.
+    Awaited,
+    /// The authority is silent or names nobody, and is required.
+    NoAuthority,
 }
 
 impl fmt::Display for Doubt {
@@ -103,6 +111,9 @@ impl fmt::Display for Doubt {
                 write!(f, "standbys stream from another server that does not answer ({standbys})")
             }
             Self::Minority => f.write_str("more nodes belong to another cluster"),
+            Self::NotLeader => f.write_str("the authority lets another node lead"),
+            Self::Awaited => f.write_str("the authority has not said yet who leads"),
+            Self::NoAuthority => f.write_str("the authority, which is required, names no leader"),
         }
     }
 }
@@ -138,18 +149,16 @@ fn same_server(other: &Witness<'_>, identity: &Identity) -> bool {
 ///
 /// `quorum` standbys must be seen on its timeline. Before anyone was ever accepted, every node must have been tried, so
 /// that the first answer of a deposed primary does not win by being first.
+///
+/// A server's own word decides whether it *can* be written to; an authority, where there is one, whether it *may*. Its leader
+/// wins over votes and timelines, and nobody else is accepted.
 #[must_use]
-pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdict {
+pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32, authority: Authority) -> Verdict {
     if lineage.writer.is_none() && !witnesses.iter().all(|witness| witness.tried) {
         return Verdict::Nobody;
     }
     let standings = standings(lineage, witnesses);
-    let candidates: Vec<Claim> = witnesses
-        .iter()
-        .zip(&standings)
-        .filter(|(_, standing)| **standing == Standing::Candidate)
-        .filter_map(|(witness, _)| Some((witness.id, witness.said?.1.timeline?)))
-        .collect();
+    let candidates = claims(witnesses, &standings);
     let votes = votes(lineage, witnesses, &standings);
     let votes_for = |id: NodeId| votes.iter().filter(|vote| **vote == Some(id)).count();
 
@@ -161,12 +170,26 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
     };
     let chosen = match candidates.as_slice() {
         [] => match read_only_writer(lineage, witnesses, &standings) {
-            Some((id, timeline)) if outvoted(id).is_none() => return Verdict::ReadOnly(id, timeline),
+            Some((id, timeline)) if outvoted(id).is_none() && !authority.names_another(id) => {
+                return Verdict::ReadOnly(id, timeline);
+            }
             _ => return Verdict::Nobody,
         },
-        [only] => match outvoted(only.0) {
-            Some(doubt) => return Verdict::Doubted(only.0, only.1, doubt),
-            None => *only,
+        [only] => {
+            let doubt = match authority {
+                Authority::Leads { .. } => authority.names_another(only.0).then_some(Doubt::NotLeader),
+                Authority::Awaited if lineage.writer != Some(*only) => Some(Doubt::Awaited),
+                Authority::Missing => Some(Doubt::NoAuthority),
+                Authority::Absent | Authority::Awaited => outvoted(only.0),
+            };
+            match doubt {
+                Some(doubt) => return Verdict::Doubted(only.0, only.1, doubt),
+                None => *only,
+            }
+        }
+        several if authority != Authority::Absent => match named(several, authority) {
+            Some(claim) => claim,
+            None => return Verdict::Ambiguous(candidates),
         },
         several => match most(several, |claim| votes_for(claim.0)).or_else(|| most(several, |claim| claim.1))
         {
@@ -203,7 +226,20 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-type Claim = (NodeId, Timeline);
+pub(crate) type Claim = (NodeId, Timeline);
+
+/// Who is out of recovery, writable, and on a timeline that may be the primary's.
+pub(crate) fn claims(witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<Claim> {
+    let candidates = witnesses.iter().zip(standings);
+    let candidates = candidates.filter(|(_, standing)| **standing == Standing::Candidate);
+    candidates.filter_map(|(witness, _)| Some((witness.id, witness.said?.1.timeline?))).collect()
+}
+
+/// The claim of the authority's leader, if its server runs.
+fn named(claims: &[Claim], authority: Authority) -> Option<Claim> {
+    let Authority::Leads { node: Some(leader), running: true } = authority else { return None };
+    claims.iter().find(|claim| claim.0 == leader).copied()
+}
 
 /// The claim that alone has the most of `measure`; `None` when the most is shared or nothing.
 fn most<M: Ord + Default>(claims: &[Claim], measure: impl Fn(&Claim) -> M) -> Option<Claim> {
@@ -222,74 +258,6 @@ fn foreign(lineage: &Lineage, witnesses: &[Witness<'_>], candidate: NodeId) -> b
     let own = witnesses.iter().find(|w| w.id == candidate).and_then(|w| Some(w.said?.0.system_id));
     let size = |system| clusters.iter().filter(|other| Some(**other) == system).count();
     clusters.iter().any(|other| size(Some(*other)) > size(own))
-}
-
-/// Where a standby's WAL comes from.
-#[derive(Clone, Copy)]
-enum Upstream {
-    /// This witness, by its index.
-    Witness(usize),
-    /// A server that is none of ours, or one that cannot be told apart.
-    Elsewhere,
-}
-
-/// What a standby streams from: by the address that it connected to, else by the timeline that it receives. An address may
-/// well be unknown here: standbys often call their primary by another name than applications do.
-fn upstream(witnesses: &[Witness<'_>], standings: &[Standing], index: usize) -> Option<Upstream> {
-    let (_, probe) = witnesses[index].said?;
-    if standings[index] != Standing::Standby || !probe.receives() {
-        return None;
-    }
-    let (host, port) = probe.sender.as_ref()?;
-    let by_address = witnesses.iter().position(|witness| {
-        let configured = witness.configured == (host.as_str(), *port);
-        let seen = witness.known.is_some_and(|identity| {
-            identity.address.as_deref() == Some(host) && identity.port == Some(*port)
-        });
-        configured || seen
-    });
-    if let Some(index) = by_address {
-        return Some(Upstream::Witness(index));
-    }
-    let received = probe.timeline?;
-    let writes_it = |index: &usize| {
-        let outside = matches!(standings[*index], Standing::Candidate | Standing::ReadOnly);
-        outside && witnesses[*index].said.is_some_and(|(_, probe)| probe.timeline == Some(received))
-    };
-    let mut writers = (0..witnesses.len()).filter(writes_it);
-    match (writers.next(), writers.next()) {
-        (Some(only), None) => Some(Upstream::Witness(only)),
-        _ => Some(Upstream::Elsewhere),
-    }
-}
-
-/// Whom each standby streams from in the end, through cascades; `None` is a server that is not among the witnesses.
-fn votes(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<Option<NodeId>> {
-    let mut votes = Vec::new();
-    for (index, witness) in witnesses.iter().enumerate() {
-        let Some(mut source) = upstream(witnesses, standings, index) else { continue };
-        // A standby that is still on a timeline below the accepted one speaks for the past.
-        if witness.said.is_some_and(|(_, probe)| probe.timeline.is_some() && probe.timeline < lineage.highest)
-        {
-            continue;
-        }
-        for _ in 0..witnesses.len() {
-            let Upstream::Witness(at) = source else { break };
-            match upstream(witnesses, standings, at) {
-                Some(next) => source = next,
-                None => break,
-            }
-        }
-        match source {
-            Upstream::Elsewhere => votes.push(None),
-            // So does one that follows a deposed primary.
-            Upstream::Witness(at) if !matches!(standings[at], Standing::Deposed | Standing::OtherCluster) => {
-                votes.push(Some(witnesses[at].id));
-            }
-            Upstream::Witness(_) => {}
-        }
-    }
-    votes
 }
 
 #[cfg(test)]

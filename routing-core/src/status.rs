@@ -9,7 +9,8 @@ use crate::backend::{Backend, PoolStatus};
 use crate::breaker::BreakerState;
 use crate::cluster::Cluster;
 use crate::config::RouterConfig;
-use crate::decision::{Access, Reason};
+use crate::decision::{Access, Reason, Refusal};
+use crate::discoverer::DiscoveryStatus;
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Node;
 use crate::role::Role;
@@ -36,6 +37,8 @@ pub struct RouterStatus {
     pub monitor_age_seconds: f64,
     /// Reads that the primary runs for lost replicas.
     pub fallback_in_use: u32,
+    /// What the followed discovery has said, if one is followed.
+    pub discovery: Option<DiscoveryStatus>,
     /// The settings that explain the rest.
     pub config: ConfigStatus,
     /// All nodes, in the order of the configuration.
@@ -159,6 +162,7 @@ impl Cluster {
             highest_timeline: topology.lineage.highest,
             monitor_age_seconds: seconds(now.saturating_duration_since(topology.published)),
             fallback_in_use: self.shared().fallback.taken(),
+            discovery: self.discovery(),
             config: ConfigStatus::from(config),
             nodes: nodes.collect(),
         }
@@ -190,7 +194,11 @@ fn node_status(
     let staleness = state.staleness(now);
     let refused = match (&state.blocked, staleness) {
         (Some(refusal), _) => Some(refusal.to_string()),
-        (None, _) if node.is_draining() => Some("draining".to_owned()),
+        (None, _) if node.is_draining() => Some(Refusal::Draining.to_string()),
+        (None, _) if !is_primary && !node.serves_reads() => Some(Refusal::NoReads.to_string()),
+        (None, _) if !is_primary && state.kept_waiting(now).is_some() => {
+            state.kept_waiting(now).map(|left| Refusal::Flapping(left).to_string())
+        }
         (None, _) if open.is_some() => Some("breaker open".to_owned()),
         (None, _) if is_primary => None,
         (None, None) => Some("staleness unknown".to_owned()),

@@ -75,6 +75,8 @@ pub struct NodeState {
     pub returning: bool,
     /// Since when it lags, for people and metrics.
     pub behind: Behind,
+    /// When it may serve as a replica again, for one that has come back several times within a short while.
+    pub admitted_from: Option<Instant>,
     /// When its last answered probe was sent.
     pub probed: Option<Instant>,
     /// Since when it does not answer; `None` while it does.
@@ -86,6 +88,12 @@ impl NodeState {
     #[must_use]
     pub fn staleness(&self, now: Instant) -> Option<Duration> {
         self.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh))
+    }
+
+    /// How much longer it must stay up at `now` before it serves as a replica: it has come back again and again.
+    #[must_use]
+    pub fn kept_waiting(&self, now: Instant) -> Option<Duration> {
+        self.admitted_from.map(|from| from.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// How long it has been lagging at `now`, for people; `None` when that cannot be told.
@@ -114,6 +122,7 @@ impl Topology {
             lineage_proven: false,
             returning: false,
             behind: Behind::Unknown,
+            admitted_from: None,
             probed: None,
             down_since: None,
         };

@@ -241,7 +241,7 @@ async fn a_configuration_read_again_changes_the_nodes_and_names_what_needs_a_res
     let change = cluster.reload(config.clone()).unwrap();
     assert_eq!(names(&change.added), ["pg4"]);
     assert_eq!(names(&change.removed), ["pg3"]);
-    assert_eq!(names(&change.weighted), ["pg2"]);
+    assert_eq!(names(&change.adjusted), ["pg2"]);
     assert_eq!(change.needs_restart, ["max_staleness"]);
     assert_eq!(cluster.node("pg2").unwrap().weight(), 5);
     assert_eq!(cluster.node("pg2").unwrap().id(), kept, "its breaker and counters stay");

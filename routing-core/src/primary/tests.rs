@@ -56,6 +56,10 @@ impl Table {
     }
 
     fn judge(&self, lineage: &Lineage, says: &[Says], quorum: u32) -> Expected {
+        self.judge_with(lineage, says, quorum, Authority::Absent)
+    }
+
+    fn judge_with(&self, lineage: &Lineage, says: &[Says], quorum: u32, authority: Authority) -> Expected {
         let said: Vec<_> = says.iter().enumerate().map(|(index, says)| statement(index, says)).collect();
         let hosts: Vec<_> = (0..says.len()).map(|n| format!("10.0.0.{n}")).collect();
         let witnesses: Vec<_> = said
@@ -70,7 +74,7 @@ impl Table {
             })
             .collect();
         let place = |id| self.nodes.iter().position(|node| node.id() == id).unwrap();
-        match judge(lineage, &witnesses, quorum) {
+        match judge(lineage, &witnesses, quorum, authority) {
             Verdict::Nobody => None_,
             Verdict::Ambiguous(_) => Ambiguous,
             Verdict::Accepted(id, _) => Is(place(id)),
@@ -263,4 +267,44 @@ fn a_timeline_below_the_highest_accepted_is_deposed() {
     };
     assert_eq!(standings(&table.after_pg0_on_3(), &[witness]), [Standing::Deposed]);
     assert_eq!(standings(&Lineage::default(), &[witness]), [Standing::Candidate]);
+}
+
+#[test]
+fn an_authority_says_who_may_lead_and_the_servers_who_can() {
+    let table = Table::new();
+    let lineage = table.after_pg0_on_3();
+    let leads = |index: usize| Authority::Leads { node: Some(table.nodes[index].id()), running: true };
+    let stopped = |index: usize| Authority::Leads { node: Some(table.nodes[index].id()), running: false };
+    let stranger = Authority::Leads { node: None, running: true };
+    let (absent, awaited, missing) = (Authority::Absent, Authority::Awaited, Authority::Missing);
+    let not_leader = |index| Doubted(index, Doubt::NotLeader);
+    let cases: &[(&str, &[Says], Authority, Expected)] = &[
+        ("it names the primary", &[Writes(3), Follows(0, 3)], leads(0), Is(0)),
+        ("the leader's server is said to be starting", &[Writes(3), Follows(0, 3)], stopped(0), Is(0)),
+        ("it names another node", &[Writes(3), Follows(0, 3)], leads(1), not_leader(0)),
+        ("it names a server that is none of ours", &[Writes(3), Follows(0, 3)], stranger, not_leader(0)),
+        ("its agent was killed: two on two timelines", &[Writes(3), Writes(4)], leads(1), Is(1)),
+        ("a rogue promotion of a lone standby", &[Writes(3), Writes(4)], leads(0), Is(0)),
+        ("a rogue promotion with a follower", &[Writes(3), Writes(4), Follows(1, 4)], leads(0), Is(0)),
+        ("two on one timeline", &[Writes(3), Writes(3)], leads(0), Is(0)),
+        ("two, and the leader is said to be stopping", &[Writes(3), Writes(4)], stopped(0), Ambiguous),
+        ("two, and it names neither", &[Writes(3), Writes(4), Orphan], leads(2), Ambiguous),
+        ("the leader is not writable yet", &[Silent, ReadOnly(4), Follows(1, 4)], leads(1), None_),
+        ("the leader is in recovery", &[Silent, Follows(0, 3)], leads(1), None_),
+        ("a deposed primary is named", &[Writes(2), Silent], leads(0), None_),
+        ("the primary while it is asked", &[Writes(3), Follows(0, 3)], awaited, Is(0)),
+        ("a successor while it is asked", &[Silent, Writes(4)], awaited, Doubted(1, Doubt::Awaited)),
+        ("two while it is asked", &[Writes(3), Writes(4)], awaited, Ambiguous),
+        ("it is silent", &[Silent, Writes(4), Follows(1, 4)], absent, Is(1)),
+        ("it is silent and required", &[Writes(3), Follows(0, 3)], missing, Doubted(0, Doubt::NoAuthority)),
+        ("it is silent and required, two", &[Writes(3), Writes(4)], missing, Ambiguous),
+        ("the read-only primary is not named", &[ReadOnly(3), Silent], leads(1), None_),
+        ("the read-only primary is named", &[ReadOnly(3), Silent], leads(0), Readable(0)),
+    ];
+    for (name, says, authority, expected) in cases {
+        assert_eq!(table.judge_with(&lineage, says, 0, *authority), *expected, "{name}");
+    }
+    // A quorum is wanted beside it.
+    let alone = table.judge_with(&lineage, &[Writes(3), Silent], 1, leads(0));
+    assert_eq!(alone, Doubted(0, Doubt::NoQuorum { seen: 0, needed: 1 }));
 }
