@@ -13,6 +13,7 @@ use crate::config::RouterConfig;
 use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
+use crate::node::NodeId;
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
@@ -67,7 +68,7 @@ pub(crate) fn replica<'t>(
             && unfresh(state, demand, limits, now).is_none()
         {
             let trial = state.node.admission(now) == Admission::Trial;
-            if session.serves(state.node.id()) && !trial {
+            if session.prefers(state.node.id()) && !trial {
                 return Some(Chosen { state, reason: Reason::SameRequest, trial });
             }
             eligible.push((index, trial));
@@ -93,15 +94,15 @@ pub(crate) fn replica<'t>(
     Some(Chosen { state: &topology.nodes[index], reason: balance.reason(), trial })
 }
 
-/// Whether the node that the session keeps to can go on serving it.
-pub(crate) fn keeps(
+/// The node that the session keeps to, if it can go on serving it.
+pub(crate) fn kept(
     topology: &Topology,
     demand: Demand,
     session: &Session,
     tried: &Tried,
     limits: Limits,
     now: Instant,
-) -> bool {
+) -> Option<NodeId> {
     let serving = |(index, state): (usize, &NodeState)| {
         unserving(topology, state, index, tried, now).is_none()
             && state.node.admission(now) == Admission::Admitted
@@ -109,11 +110,12 @@ pub(crate) fn keeps(
     let fresh = |state: &NodeState| unfresh(state, demand, limits, now).is_none();
     let mut nodes = topology.nodes.iter().enumerate();
     let kept = nodes.clone().find(|(_, state)| session.serves(state.node.id()));
-    let Some((_, state)) = kept.filter(|kept| serving(*kept)) else { return false };
+    let (_, state) = kept.filter(|kept| serving(*kept))?;
     // All are stale: whoever served goes on.
-    fresh(state)
+    let goes_on = fresh(state)
         || may_be_stale(demand, limits)
-            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state))
+            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state));
+    goes_on.then(|| state.node.id())
 }
 
 /// Whether the least stale replicas may serve when all exceed the limit.
@@ -165,7 +167,7 @@ fn least_stale<'t>(
         .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
         .collect();
     known.sort_unstable_by_key(|(fresh, _)| std::cmp::Reverse(*fresh));
-    let kept = known.iter().find(|(_, index)| session.serves(topology.nodes[*index].node.id())).copied();
+    let kept = known.iter().find(|(_, index)| session.prefers(topology.nodes[*index].node.id())).copied();
     known.truncate(limits.min_serving);
     let least = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight());
     let (_, index) = kept.or(least)?;

@@ -16,9 +16,11 @@ use crate::key::TokenKeys;
 use crate::lease::Cap;
 use crate::lsn::Timeline;
 use crate::node::Node;
+use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
+use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -178,6 +180,12 @@ impl Shared {
         let version = topology.version;
         self.topology.store(Arc::new(topology));
         self.version.send_replace(version);
+    }
+
+    /// Who reads what clients present, at `wall`.
+    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
+        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
+        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
     }
 
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is

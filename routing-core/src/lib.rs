@@ -53,6 +53,7 @@ mod monitor;
 mod node;
 mod opening;
 mod picture;
+mod presented;
 mod read;
 mod refuse;
 mod retry;

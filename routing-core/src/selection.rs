@@ -11,8 +11,8 @@ use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor};
 use crate::lease::{Cap, CapPermit, Ticket};
 use crate::metrics;
+use crate::node::NodeId;
 use crate::router::Routed;
-use crate::session::Reader;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
 
@@ -29,27 +29,23 @@ pub(crate) enum Choice {
 }
 
 impl<B: Backend> Routed<B> {
-    /// What this read demands now: the cluster may have changed since the last look.
-    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> Demand {
+    /// What this read demands now: the cluster may have changed since the last look. And the replica that its session keeps
+    /// to, if one does.
+    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
         let shared = self.shared();
         let topology = shared.peek();
         let wall = UnixMillis::now();
-        let reader = Reader {
-            keys: &shared.keys,
-            lifetime: shared.config.token_lifetime,
-            system_id: topology.lineage.system_id,
-            wall,
-        };
+        let reader = shared.reader(&topology, wall);
         let mut memory = self.session.memory(&reader);
         let mut found = demand::demand(self.consistency, &memory, &topology, wall);
         let tried = &attempts.tried;
-        if self.session.kept_node().is_some()
-            && found.primary.is_none()
-            && !attempts.primary_only
-            && !choose::keeps(&topology, found, &self.session, tried, shared.limits, now)
-        {
-            self.session.lose_node(now);
-            memory = self.session.memory(&reader);
+        let mut kept = None;
+        if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
+            kept = choose::kept(&topology, found, &self.session, tried, shared.limits, now);
+            if kept.is_none() {
+                self.session.lose_node(now);
+                memory = self.session.memory(&reader);
+            }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
             && let Some(position) = demand::settle(floor, &topology)
@@ -61,7 +57,7 @@ impl<B: Backend> Routed<B> {
         if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
-        found
+        (found, kept)
     }
 
     pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
@@ -73,6 +69,13 @@ impl<B: Backend> Routed<B> {
             let balance = &*shared.balance;
             let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
             if let Some(mut chosen) = replica {
+                let id = chosen.state.node.id();
+                if attempts.kept.is_some_and(|kept| kept != id) {
+                    // The picture, or the session, has changed since the demand was made.
+                    self.session.lose_node(now);
+                    return Choice::Again;
+                }
+                self.session.lean_to(id);
                 if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
                     chosen.reason = Reason::WaitedForReplay;
                 }

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::decision::Decision;
 use crate::demand::{Floor, Memory};
-use crate::key::TokenKeys;
-use crate::lsn::{Position, SystemId};
+use crate::lsn::Position;
 use crate::metrics;
 use crate::node::{NO_NODE, Node, NodeId};
+use crate::presented::{Presented, Reader};
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
 /// Tokens of one request that are looked at; more are counted and left aside.
@@ -30,6 +30,8 @@ pub struct Session(Arc<State>);
 struct State {
     /// The node that served the request's last read; [`NO_NODE`] before the first.
     node: AtomicU32,
+    /// The node that a read of the request was sent to last: reads at the same time follow it, before any has an answer.
+    leaning: AtomicU32,
     on_primary: AtomicBool,
     wrote: AtomicBool,
     /// Whether `notes` holds anything: most sessions never look.
@@ -43,18 +45,25 @@ struct Notes {
     presented: Vec<Presented>,
     observed: Vec<SessionToken>,
     floor: Option<Floor>,
-    /// When the kept node last served, and in which generation of its connections.
-    served: Option<(Instant, u64)>,
+    served: Option<Serving>,
     written: Option<Written>,
 }
 
-/// A text that the client sent.
-struct Presented {
-    text: String,
-    /// What it says, once somebody with the right key has read it.
-    token: Option<SessionToken>,
-    /// It was counted as of no use.
-    counted: bool,
+/// A node that serves a read of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Serving {
+    node: NodeId,
+    /// When the read began at the latest. A connection from before that which still lives shows no less.
+    pub(crate) since: Instant,
+    /// The node's generation then.
+    pub(crate) generation: u64,
+}
+
+impl Serving {
+    /// A read begins.
+    pub(crate) fn begin(node: &Node) -> Self {
+        Self { node: node.id(), since: Instant::now(), generation: node.generation() }
+    }
 }
 
 /// Who can tell where a write has ended, and in which epoch it was made.
@@ -85,6 +94,7 @@ impl Session {
     pub fn new() -> Self {
         Self(Arc::new(State {
             node: AtomicU32::new(NO_NODE),
+            leaning: AtomicU32::new(NO_NODE),
             on_primary: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             noted: AtomicBool::new(false),
@@ -100,7 +110,7 @@ impl Session {
         if notes.presented.len() >= MOST_TOKENS {
             return metrics::token_rejected(InvalidToken::TooMany);
         }
-        notes.presented.push(Presented { text: text.into(), token: None, counted: false });
+        notes.presented.push(Presented::new(text.into()));
         self.0.noted.store(true, Relaxed);
     }
 
@@ -123,9 +133,10 @@ impl Session {
             // What it was given lies before what it has written.
             Some(written) => written.by.token(written.epoch).await,
             None => {
-                let notes = self.notes();
-                let given = notes.presented.iter().filter_map(|presented| presented.token);
-                given.chain(notes.observed.iter().copied()).reduce(SessionToken::stricter)
+                let (notes, now) = (self.notes(), UnixMillis::now());
+                let given = notes.presented.iter().filter_map(Presented::token);
+                let given = given.chain(notes.observed.iter().copied());
+                given.filter(|token| !token.is_over(now)).reduce(SessionToken::stricter)
             }
         }
     }
@@ -176,6 +187,7 @@ impl Session {
             .into_iter()
             .chain(notes.observed.iter().copied())
             .filter(ours)
+            .filter(|token| !token.is_over(reader.wall))
             .reduce(SessionToken::stricter);
         memory
     }
@@ -189,25 +201,56 @@ impl Session {
         Some(self.0.node.load(Relaxed)).filter(|node| *node != NO_NODE)
     }
 
-    pub(crate) fn keep_to(&self, node: &Node, on_primary: bool) {
-        self.0.node.store(node.id().as_u32(), Relaxed);
+    /// Whether reads should rather go to this node than to another: it is kept to, or another read is on its way there.
+    pub(crate) fn prefers(&self, id: NodeId) -> bool {
+        let node = self.0.node.load(Relaxed);
+        let preferred = if node == NO_NODE { self.0.leaning.load(Relaxed) } else { node };
+        preferred == id.as_u32()
+    }
+
+    /// A read is on its way to this node.
+    pub(crate) fn lean_to(&self, id: NodeId) {
+        self.0.leaning.store(id.as_u32(), Relaxed);
+    }
+
+    /// A read was served. `continues`: when it began its node was kept to already.
+    pub(crate) fn keep_to(&self, serving: Serving, on_primary: bool, continues: bool) {
+        let id = serving.node.as_u32();
         if on_primary {
             self.0.on_primary.store(true, Relaxed);
-        } else {
-            self.notes().served = Some((Instant::now(), node.generation()));
+            self.0.node.store(id, Relaxed);
+            return;
+        }
+        let mut notes = self.notes();
+        let before = self.0.node.swap(id, Relaxed);
+        let earlier = notes.served.filter(|earlier| earlier.generation == serving.generation);
+        notes.served = Some(serving);
+        if before == NO_NODE || before == id && continues {
+            return;
+        }
+        match earlier {
+            // Two reads at the same time, of one node.
+            Some(earlier) if before == id => {
+                notes.served = Some(Serving { since: earlier.since.min(serving.since), ..serving });
+            }
+            // Of two nodes, or of one before and after it lost connections: what comes next must not be behind either.
+            _ => {
+                notes.floor = Some(Floor::PrimaryAfter(Instant::now()));
+                self.0.noted.store(true, Relaxed);
+            }
         }
     }
 
-    /// When the kept node last served, and in which generation, if it is a replica.
-    pub(crate) fn served(&self) -> Option<(Instant, u64)> {
-        self.notes().served
+    /// Since when this node, a replica that the session keeps to, has served it.
+    pub(crate) fn served_by(&self, id: NodeId) -> Option<Serving> {
+        self.notes().served.filter(|serving| serving.node == id && self.serves(id))
     }
 
     /// The node that it kept to serves no more, or may have gone back in time: whoever comes next must have what the primary
     /// has after `now`.
     pub(crate) fn lose_node(&self, now: Instant) {
-        self.0.node.store(NO_NODE, Relaxed);
         let mut notes = self.notes();
+        self.0.node.store(NO_NODE, Relaxed);
         notes.floor = Some(Floor::PrimaryAfter(now));
         notes.served = None;
         self.0.noted.store(true, Relaxed);
@@ -230,44 +273,6 @@ impl Session {
 
     pub(crate) fn decided(&self, decision: Decision) {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision);
-    }
-}
-
-/// Who reads what clients present.
-#[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    pub(crate) keys: &'a TokenKeys,
-    pub(crate) lifetime: std::time::Duration,
-    pub(crate) system_id: Option<SystemId>,
-    pub(crate) wall: UnixMillis,
-}
-
-impl Reader<'_> {
-    fn read(&self, presented: &mut Presented) -> Option<SessionToken> {
-        let read = match presented.token {
-            Some(token) => Ok(token),
-            None => SessionToken::decode(&presented.text, self.keys, self.wall, self.lifetime),
-        };
-        let read = match read {
-            Ok(token) if self.system_id.is_some_and(|own| own != token.system_id) => {
-                presented.token = Some(token);
-                Err(InvalidToken::OtherCluster)
-            }
-            read => read,
-        };
-        match read {
-            Ok(token) => {
-                presented.token = Some(token);
-                Some(token)
-            }
-            Err(why) => {
-                if !std::mem::replace(&mut presented.counted, true) {
-                    metrics::token_rejected(why);
-                    tracing::debug!(%why, "a session token does not count");
-                }
-                None
-            }
-        }
     }
 }
 

@@ -431,3 +431,118 @@ async fn a_replica_whose_probe_was_lost_has_no_position_until_it_is_asked_again(
         assert!(seen >= written, "{node} served {seen}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_crashed_while_a_request_was_busy_with_what_it_had_read_does_not_show_it_less() {
+    let scene = Scene::new().await;
+    for _ in 0..3 {
+        scene.write().await;
+    }
+    sleep(ms(300)).await;
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    let (first, seen) = request
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            let seen = lease.query().await?;
+            // The server crashes behind what was read, and is back, while the caller still looks at it.
+            let node = lease.decision().node.to_string();
+            scene.servers.server(&node).crash_back_to(Lsn::from(1_000));
+            sleep(ms(500)).await;
+            Ok::<_, FakeError>((node, seen))
+        })
+        .await
+        .unwrap();
+    for _ in 0..5 {
+        let (node, _, seen_then) = read(&request).await.unwrap();
+        assert!(seen_then >= seen, "{first}, then {node}, went back from {seen} to {seen_then}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_reads_at_once_share_a_node_and_what_comes_after_both_shows_no_less_than_either() {
+    let scene = Scene::new().await;
+    // pg3 shows less than pg2 for as long as the test lasts.
+    scene.servers.server("pg3").set_paused(true);
+    scene.write().await;
+    sleep(ms(100)).await;
+    let mut shared = 0;
+    for _ in 0..40 {
+        let request = scene.two.routed(Session::new(), Consistency::Eventual);
+        let (one, other) = tokio::join!(read(&request), read(&request));
+        let ((one, _, saw), (other, _, saw_too)) = (one.unwrap(), other.unwrap());
+        shared += u32::from(one == other);
+        for _ in 0..3 {
+            let (then, _, seen) = read(&request).await.unwrap();
+            assert!(seen >= saw.max(saw_too), "{one} and {other} showed more than {then} did then");
+        }
+    }
+    assert_eq!(shared, 40, "two reads at once went to two nodes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_at_once_that_two_nodes_had_to_serve_bind_what_comes_after_them() {
+    let scene = Scene::with(|config| config.read_pool_size = 20).await;
+    scene.servers.server("pg3").set_paused(true);
+    scene.write().await;
+    sleep(ms(100)).await;
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    // pg2 refuses the second of two reads, which pg3 then serves, and comes last.
+    let pg2 = scene.servers.server("pg2").clone();
+    let on = async |name: &'static str, pause: Duration| {
+        request
+            .run_read(async |lease: &mut Lease<FakeBackend>| {
+                if &*lease.decision().node != name {
+                    return Err(FakeError::Fault(routing_core::Fault::Refusing));
+                }
+                let seen = lease.query().await?;
+                sleep(pause).await;
+                Ok::<_, FakeError>(seen)
+            })
+            .await
+            .unwrap()
+    };
+    let (saw, saw_less) = tokio::join!(on("pg2", ms(5)), on("pg3", ms(30)));
+    assert!(saw > saw_less);
+    let (then, _, seen) = read(&request).await.unwrap();
+    assert!(seen >= saw, "pg2 showed {saw}, then {then} {seen}");
+    assert_eq!(pg2.lsn(), saw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_waits_for_a_connection_hears_that_its_request_has_left_the_node() {
+    let scene = Scene::with(|config| config.read_pool_size = 1).await;
+    for _ in 0..3 {
+        scene.write().await;
+    }
+    sleep(ms(300)).await;
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    let (first, _, seen) = read(&request).await.unwrap();
+    let server = scene.servers.server(&first).clone();
+    let cluster = scene.two.cluster().clone();
+    let probe = || cluster.nodes().iter().find(|node| node.name() == first).unwrap().probe_now();
+
+    // Another request holds the node's only connection, so the next read waits for it.
+    let mut held = Vec::new();
+    while !held.iter().any(|lease: &Lease<FakeBackend>| *lease.decision().node == *first) {
+        held.push(scene.two.read(Consistency::Eventual).await.unwrap());
+    }
+    held.retain(|lease| *lease.decision().node == *first);
+    let waits = request.clone();
+    let waiting = tokio::spawn(async move { read(&waits).await });
+    sleep(ms(10)).await;
+    assert!(!waiting.is_finished());
+    // The node crashes. Another read of the request finds it gone, and it comes back behind what it had shown.
+    server.set_reach(Reach::Refused);
+    server.crash_back_to(Lsn::from(1_000));
+    probe();
+    sleep(ms(20)).await;
+    let (other, ..) = read(&request).await.unwrap();
+    assert_ne!(other, first);
+    server.set_reach(Reach::Up);
+    for _ in 0..10 {
+        probe();
+        sleep(ms(20)).await;
+    }
+    drop(held);
+    let (node, _, seen_then) = waiting.await.unwrap().unwrap();
+    assert!(seen_then >= seen, "{first}, then {node}, went back from {seen} to {seen_then}");
+}
