@@ -192,10 +192,14 @@ impl Shared {
     /// looked at, and until one on that timeline is found, or tokens of now have expired, nothing is written to a lower one.
     pub(crate) fn hear(&self, timeline: Timeline, now: Instant) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.is_none_or(|(known, _)| known < timeline) {
+        let known = heard.filter(|(_, until)| now < *until).map(|(known, _)| known);
+        if known > Some(timeline) {
+            return;
+        }
+        *heard = Some((timeline, now + self.config.token_lifetime));
+        drop(heard);
+        if known != Some(timeline) {
             tracing::warn!(%timeline, "a session token names a timeline that no node is on yet");
-            *heard = Some((timeline, now + self.config.token_lifetime));
-            drop(heard);
             self.probe_all();
         }
     }

@@ -13,7 +13,8 @@ use crate::metrics;
 use crate::node::NodeId;
 use crate::refuse;
 use crate::router::Routed;
-use crate::topology::Primary;
+use crate::token::UnixMillis;
+use crate::topology::{NodeState, Primary};
 use crate::tried::Tried;
 
 impl<B: Backend> Routed<B> {
@@ -30,6 +31,7 @@ impl<B: Backend> Routed<B> {
             }
             let mut versions = shared.versions();
             let now = Instant::now();
+            self.hear_timeline(now);
             if let Some(ticket) = self.writer_ticket(&tried, now) {
                 drop(waiting.take());
                 if let Some(lease) = self.try_writer(ticket, &mut tried, deadline).await {
@@ -78,13 +80,25 @@ impl<B: Backend> Routed<B> {
         }
     }
 
+    /// A client whose token names a timeline above the accepted one has been served by the primary of that timeline: none of its
+    /// writes, nor anybody's, goes to a lower one.
+    fn hear_timeline(&self, now: Instant) {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let Some((_, own)) = topology.lineage.writer else { return };
+        let memory = self.session().memory(&shared.reader(&topology, UnixMillis::now()));
+        if let Some(token) = memory.token.filter(|token| token.timeline > own) {
+            shared.hear(token.timeline, now);
+        }
+    }
+
     /// A place on the proven primary. Draining does not keep writes away: they have nowhere else to go.
     fn writer_ticket(&self, tried: &Tried, now: Instant) -> Option<Ticket> {
         let shared = self.shared();
         let topology = shared.peek();
         let state = topology.writer(now, shared.limits.writer_lease).ok().flatten()?;
-        let below = shared.least_timeline(now).is_some_and(|least| state.timeline < Some(least));
-        if state.blocked.is_some() || tried.fault(state.node.id()).is_some() || below {
+        let blocked = state.blocked.is_some() || tried.fault(state.node.id()).is_some();
+        if blocked || is_below(shared, state, now) {
             return None;
         }
         let trial = match state.node.admission(now) {
@@ -114,7 +128,13 @@ impl<B: Backend> Routed<B> {
 }
 
 fn still_writer(shared: &Shared, id: NodeId, epoch: u64) -> bool {
-    let topology = shared.peek();
-    let writer = topology.writer(Instant::now(), shared.limits.writer_lease).ok().flatten();
-    topology.lineage.epoch == epoch && writer.is_some_and(|writer| writer.node.id() == id)
+    let (topology, now) = (shared.peek(), Instant::now());
+    let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
+    topology.lineage.epoch == epoch
+        && writer.is_some_and(|writer| writer.node.id() == id && !is_below(shared, writer, now))
+}
+
+/// Whether a token has named a higher timeline than this primary's.
+fn is_below(shared: &Shared, writer: &NodeState, now: Instant) -> bool {
+    shared.least_timeline(now).is_some_and(|least| writer.timeline < Some(least))
 }

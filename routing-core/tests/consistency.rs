@@ -546,3 +546,77 @@ async fn a_read_that_waits_for_a_connection_hears_that_its_request_has_left_the_
     let (node, _, seen_then) = waiting.await.unwrap().unwrap();
     assert!(seen_then >= seen, "{first}, then {node}, went back from {seen} to {seen_then}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_only_writes_heeds_a_token_of_a_timeline_that_is_not_known_yet() {
+    let scene = Scene::with(|config| config.write_wait = ms(400)).await;
+    let token = scene.token(2, Mark::Position(Lsn::from(1_000)));
+    // pg1 still is what this process takes for the primary. The client has been told by another that it is not.
+    let refused = write(&scene.request(&token)).await.unwrap_err();
+    assert!(matches!(refused, FakeError::Route(RouteError::NoPrimary(_))), "{refused}");
+    let refused = scene.request_with(&token, Consistency::Eventual).acquire_write().await.unwrap_err();
+    assert!(matches!(refused, FakeError::Route(RouteError::NoPrimary(_))), "{refused}");
+    scene.servers.promote_onto("pg2", 2);
+    scene.servers.follow("pg3", "pg2");
+    scene.servers.follow("pg1", "pg2");
+    write(&scene.request(&token)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_timeline_is_heard_of_for_as_long_as_tokens_of_it_arrive() {
+    let lifetime = Duration::from_secs(60);
+    let scene = Scene::with(|config| {
+        config.write_wait = ms(400);
+        config.token_lifetime = lifetime;
+    })
+    .await;
+    let refuses = async || {
+        let written = write(&scene.two.routed(Session::new(), Consistency::Session)).await;
+        matches!(written, Err(FakeError::Route(RouteError::NoPrimary(_))))
+    };
+    let present = async || {
+        let token = scene.token(2, Mark::Position(Lsn::from(1_000)));
+        let _ = tokio::time::timeout(ms(50), read(&scene.request(&token))).await;
+    };
+    present().await;
+    assert!(refuses().await);
+    sleep(lifetime - ms(2_000)).await;
+    present().await;
+    sleep(ms(10_000)).await;
+    assert!(refuses().await, "the second token of the timeline counted for nothing");
+    sleep(lifetime).await;
+    assert!(!refuses().await, "no token of the timeline can count any more");
+    present().await;
+    assert!(refuses().await, "the timeline was heard of anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_hides_neither_a_position_nor_a_newer_timeline_of_another_token() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let (written, token) = scene.write().await;
+    // A pin that is over, of a process whose tokens live for a shorter time.
+    let ago = |seconds: u64| UnixMillis(UnixMillis::now().0 - 1_000 * seconds);
+    let over = SessionToken {
+        system_id: SystemId(7),
+        timeline: Timeline(1),
+        mark: Mark::Pin(ago(100)),
+        issued_at: ago(200),
+    };
+    let over = over.encode(&KEYS.parse().unwrap());
+    for tokens in [[&over, &token], [&token, &over]] {
+        let request = scene.request(tokens[0]);
+        request.session().present(tokens[1].as_str());
+        let (node, _, seen) = read(&request).await.unwrap();
+        assert!(seen >= written, "{node} served {seen} after a write at {written}");
+    }
+    // A pin that is not, of a timeline before that of the other token.
+    let pin = scene.token(1, Mark::Pin(UnixMillis::now().after(Duration::from_secs(60))));
+    let newer = scene.token(2, Mark::Position(Lsn::from(1_000)));
+    for tokens in [[&pin, &newer], [&newer, &pin]] {
+        let request = scene.request(tokens[0]);
+        request.session().present(tokens[1].as_str());
+        let read = tokio::time::timeout(ms(500), read(&request)).await;
+        assert!(read.is_err(), "{read:?} was served below timeline 2");
+    }
+}
