@@ -35,15 +35,19 @@ pub(crate) fn check(sql: &str) {
     }
 }
 
-/// Texts with one of these in them the parser cuts otherwise than PostgreSQL, so its opinion does not count.
-///
-/// - `#--`: the server ends an operator where `--` begins a comment; the parser sees the operator `#-` and a minus.
-const MISREAD: &[&str] = &["#--"];
+/// Whether the parser cuts a text otherwise than PostgreSQL, so that its opinion does not count. The server ends an operator
+/// where a comment begins; the parser sees `#--` as the operator `#-` and a minus, and has more of that kind.
+fn is_misread(sql: &str) -> bool {
+    let begins_comment = |rest: &[u8]| rest == b"--" || rest == b"/*";
+    sql.as_bytes()
+        .windows(3)
+        .any(|piece| b"+-*/<>=~!@#%^&|`?".contains(&piece[0]) && begins_comment(&piece[1..]))
+}
 
 /// Why this text is no read, as the parser sees it. `None` when it sees nothing, or cannot parse the text: it does not
 /// know all of PostgreSQL's grammar.
 pub(crate) fn objection(sql: &str) -> Option<String> {
-    if MISREAD.iter().any(|piece| sql.contains(piece)) {
+    if is_misread(sql) {
         return None;
     }
     parsed(sql)
@@ -156,10 +160,10 @@ impl Visitor for Harm {
 
 #[test]
 fn what_the_second_opinion_is_known_to_misread_it_misreads() {
-    for sql in ["SHOW#-- x; SELECT 1"] {
-        assert!(MISREAD.iter().any(|piece| sql.contains(piece)), "{sql}");
+    for sql in ["SHOW#-- x; SELECT 1", "SELECT pg_catg.U&--ex INTO ('s')"] {
+        assert!(is_misread(sql), "{sql}");
         assert_eq!(classify(sql), StatementKind::Read, "{sql}");
-        assert!(parsed(sql).is_some(), "the parser has learned to read {sql}: strike it from the list");
+        assert!(parsed(sql).is_some(), "the parser has learned to read {sql}: strike the exception");
     }
 }
 
