@@ -620,3 +620,42 @@ async fn a_pin_hides_neither_a_position_nor_a_newer_timeline_of_another_token() 
         assert!(read.is_err(), "{read:?} was served below timeline 2");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_standby_said_before_it_crashed_counts_for_nothing_while_the_monitor_is_not_let_in_again() {
+    let scene = Scene::new().await;
+    let (written, token) = scene.write().await;
+    sleep(ms(500)).await;
+    let pg2 = scene.servers.server("pg2").clone();
+    pg2.reject_probes(true);
+    pg2.crash_back_to(Lsn::from(1_000));
+    sleep(ms(500)).await;
+    for consistency in
+        [Consistency::Eventual, Consistency::Session, Consistency::BoundedStaleness(Duration::from_secs(2))]
+    {
+        for _ in 0..10 {
+            let (node, _, seen) = read(&scene.request_with(&token, consistency)).await.unwrap();
+            assert!(node == "pg3" && seen >= written, "{consistency}: {node} served {seen}");
+        }
+    }
+    pg2.reject_probes(false);
+    sleep(ms(500)).await;
+    let (node, _, seen) = read(&scene.request(&token)).await.unwrap();
+    assert!(seen >= written, "{node} served {seen}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_hands_on_what_counts_here_and_not_what_another_cluster_has_written() {
+    let scene = Scene::new().await;
+    let (_, token) = scene.write().await;
+    let foreign = SessionToken {
+        system_id: SystemId(8),
+        timeline: Timeline(9),
+        mark: Mark::Position(Lsn::from(u64::MAX)),
+        issued_at: UnixMillis::now(),
+    };
+    let request = scene.request(&foreign.encode(&KEYS.parse().unwrap()));
+    request.session().present(token.as_str());
+    read(&request).await.unwrap();
+    assert_eq!(request.session().token().await.unwrap().system_id, SystemId(7));
+}
