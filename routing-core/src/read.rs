@@ -111,7 +111,7 @@ impl<B: Backend> Routed<B> {
         }
     }
 
-    fn attempts(&self) -> Attempts {
+    pub(crate) fn attempts(&self) -> Attempts {
         let now = Instant::now();
         Attempts {
             demand: Demand::ANY,

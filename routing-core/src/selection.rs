@@ -145,3 +145,34 @@ fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>) -
     let decision = (chosen.state.role, Access::Read, chosen.reason);
     Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::consistency::Consistency;
+    use crate::router::Router;
+    use crate::session::{Serving, Session};
+    use crate::testing::{FakeBackend, FakeCluster};
+
+    /// The picture, or the session, can change between a demand and the choice that follows it.
+    #[tokio::test(start_paused = true)]
+    async fn a_choice_for_another_node_than_the_demand_was_made_for_is_none() {
+        let servers = FakeCluster::new(2);
+        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let nodes = router.cluster().nodes().to_vec();
+        let routed = router.routed(Session::new(), Consistency::Eventual);
+        let now = Instant::now();
+        let mut attempts = routed.attempts();
+        routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
+        (attempts.demand, attempts.kept) = routed.demand(&attempts, now);
+        assert_eq!(attempts.kept, Some(nodes[1].id()));
+        // Another read of the request has moved it meanwhile.
+        routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
+        assert!(matches!(routed.choose(&attempts, now), Choice::Again));
+        let (demand, kept) = routed.demand(&attempts, now);
+        assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
+    }
+}
