@@ -284,3 +284,59 @@ impl fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+
+    fn node() -> Node {
+        Node::new(NodeConfig::new("pg2", "postgres://h/d".parse().unwrap()), BreakerConfig::default())
+    }
+
+    fn floor(session: &Session) -> Option<Floor> {
+        session.notes().floor
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_reads_at_once_on_one_node_the_first_beginning_counts_however_they_end() {
+        let node = node();
+        let first = Serving::begin(&node);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let second = Serving::begin(&node);
+        for order in [[first, second], [second, first]] {
+            let session = Session::new();
+            for serving in order {
+                session.keep_to(serving, false, false);
+            }
+            // A connection from between the two may not show what the first has seen.
+            assert_eq!(session.served_by(node.id()).unwrap().since, first.since);
+            assert_eq!(floor(&session), None);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_reads_at_once_before_and_after_a_loss_bind_what_comes_next_and_one_behind_the_other_do_not()
+    {
+        let node = node();
+        let before = Serving::begin(&node);
+        node.next_generation();
+        let after = Serving::begin(&node);
+        for order in [[before, after], [after, before]] {
+            let session = Session::new();
+            for serving in order {
+                session.keep_to(serving, false, false);
+            }
+            assert_eq!(floor(&session), Some(Floor::PrimaryAfter(Instant::now())));
+        }
+        // The second was sent to the node that the first had kept to: its connection was looked at.
+        let session = Session::new();
+        session.keep_to(before, false, false);
+        session.keep_to(after, false, true);
+        assert_eq!(floor(&session), None);
+        assert_eq!(session.served_by(node.id()).unwrap().generation, after.generation);
+    }
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach};
 use routing_core::{
-    Consistency, Lease, Lsn, Mark, Reason, RouteError, Routed, Router, RouterConfig, Session, SessionToken,
-    SystemId, Timeline, UnixMillis,
+    Consistency, Fault, Lease, Lsn, Mark, Reason, RouteError, Routed, Router, RouterConfig, Session,
+    SessionToken, SystemId, Timeline, UnixMillis,
 };
 use tokio::time::{Instant, sleep};
 
@@ -491,7 +491,7 @@ async fn reads_at_once_that_two_nodes_had_to_serve_bind_what_comes_after_them() 
         request
             .run_read(async |lease: &mut Lease<FakeBackend>| {
                 if &*lease.decision().node != name {
-                    return Err(FakeError::Fault(routing_core::Fault::Refusing));
+                    return Err(FakeError::Fault(Fault::Refusing));
                 }
                 let seen = lease.query().await?;
                 sleep(pause).await;
@@ -658,4 +658,27 @@ async fn a_session_hands_on_what_counts_here_and_not_what_another_cluster_has_wr
     request.session().present(token.as_str());
     read(&request).await.unwrap();
     assert_eq!(request.session().token().await.unwrap().system_id, SystemId(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_another_request_loses_moves_no_request_from_its_node() {
+    let scene = Scene::new().await;
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    let (first, _, seen) = read(&request).await.unwrap();
+    // It has less than the other replica from here on, which is no reason to leave it.
+    scene.servers.server(&first).set_paused(true);
+    scene.write().await;
+    let lost = scene.two.routed(Session::new(), Consistency::Eventual);
+    while lost
+        .run_read(async |lease: &mut Lease<FakeBackend>| match &*lease.decision().node == first.as_str() {
+            true => Err(FakeError::Fault(Fault::Unreachable)),
+            false => Ok(lease.decision().node.to_string()),
+        })
+        .await
+        .is_err()
+    {}
+    for _ in 0..3 {
+        let (node, _, seen_then) = read(&request).await.unwrap();
+        assert_eq!((node, seen_then), (first.clone(), seen));
+    }
 }
