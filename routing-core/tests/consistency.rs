@@ -663,20 +663,19 @@ async fn a_session_hands_on_what_counts_here_and_not_what_another_cluster_has_wr
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_another_request_loses_moves_no_request_from_its_node() {
     let scene = Scene::new().await;
+    sleep(ms(300)).await;
     let request = scene.two.routed(Session::new(), Consistency::Eventual);
     let (first, _, seen) = read(&request).await.unwrap();
     // It has less than the other replica from here on, which is no reason to leave it.
     scene.servers.server(&first).set_paused(true);
     scene.write().await;
-    let lost = scene.two.routed(Session::new(), Consistency::Eventual);
-    while lost
-        .run_read(async |lease: &mut Lease<FakeBackend>| match &*lease.decision().node == first.as_str() {
-            true => Err(FakeError::Fault(Fault::Unreachable)),
-            false => Ok(lease.decision().node.to_string()),
-        })
-        .await
-        .is_err()
-    {}
+    let mut lost = false;
+    while !lost {
+        let other = scene.two.routed(Session::new(), Consistency::Eventual);
+        let lease = other.acquire_read().await.unwrap();
+        lost = *lease.decision().node == *first;
+        lease.end(lost.then_some(Fault::Unreachable));
+    }
     for _ in 0..3 {
         let (node, _, seen_then) = read(&request).await.unwrap();
         assert_eq!((node, seen_then), (first.clone(), seen));
