@@ -292,6 +292,7 @@ mod tests {
     use super::*;
     use crate::breaker::BreakerConfig;
     use crate::config::NodeConfig;
+    use crate::lsn::{Lsn, Timeline};
 
     fn node() -> Node {
         Node::new(NodeConfig::new("pg2", "postgres://h/d".parse().unwrap()), BreakerConfig::default())
@@ -338,5 +339,19 @@ mod tests {
         session.keep_to(after, false, true);
         assert_eq!(floor(&session), None);
         assert_eq!(session.served_by(node.id()).unwrap().generation, after.generation);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_an_earlier_loss_settles_no_later_one() {
+        let (session, position) = (Session::new(), Position { timeline: Timeline(1), lsn: Lsn::from(7) });
+        let first = Instant::now();
+        session.lose_node(first);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let second = Instant::now();
+        session.lose_node(second);
+        session.settle_floor(first, position);
+        assert_eq!(floor(&session), Some(Floor::PrimaryAfter(second)));
+        session.settle_floor(second, position);
+        assert_eq!(floor(&session), Some(Floor::At(position)));
     }
 }

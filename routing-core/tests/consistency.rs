@@ -681,3 +681,87 @@ async fn a_connection_that_another_request_loses_moves_no_request_from_its_node(
         assert_eq!((node, seen_then), (first.clone(), seen));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_a_token_pins_to_the_primary_are_capped_there() {
+    let scene = Scene::with(|config| config.fallback_behind_token = Some(4)).await;
+    let pin = scene.token(1, Mark::Pin(UnixMillis::now().after(Duration::from_secs(60))));
+    scene.servers.server("pg1").set_latency(ms(100));
+    let requests: Vec<_> = (0..20).map(|_| scene.request(&pin)).collect();
+    let served = join_all(requests.iter().map(read)).await;
+    let (served, shed): (Vec<_>, Vec<_>) = served.into_iter().partition(Result::is_ok);
+    assert_eq!((served.len(), shed.len()), (4, 16));
+    for served in served {
+        assert_eq!(served.unwrap().1, Reason::PinnedBySession);
+    }
+    for refused in shed {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, FakeError::Route(RouteError::Overloaded { cap: 4, .. })), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_timeline_in_a_token_has_every_node_looked_at_at_once() {
+    let rarely = |config: &mut RouterConfig| {
+        config.probe_interval = Duration::from_secs(60);
+        (config.max_staleness, config.max_staleness_return) =
+            (Duration::from_secs(600), Duration::from_secs(600));
+    };
+    let scene = Scene::with(rarely).await;
+    scene.servers.promote("pg2");
+    scene.servers.follow("pg1", "pg2");
+    scene.servers.follow("pg3", "pg2");
+    let token = scene.token(2, Mark::Position(Lsn::from(1_000)));
+    let began = Instant::now();
+    read(&scene.request(&token)).await.unwrap();
+    assert!(began.elapsed() <= ms(500), "{:?}", began.elapsed());
+    assert_eq!(scene.two.status().primary.as_deref(), Some("pg2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_timelines_are_hidden_positions_count_until_the_first_failover_alone() {
+    let scene = Scene::new().await;
+    for replica in ["pg2", "pg3"] {
+        scene.servers.server(replica).hide_timeline(true);
+    }
+    sleep(ms(500)).await;
+    let bounded = Consistency::BoundedStaleness(Duration::from_secs(4));
+    let nodes = async |token: &str| {
+        let mut nodes = Vec::new();
+        for consistency in [Consistency::Session, bounded, Consistency::Eventual] {
+            nodes.push(read(&scene.request_with(token, consistency)).await.unwrap().0);
+        }
+        nodes
+    };
+    let (_, token) = scene.write().await;
+    sleep(ms(500)).await;
+    assert!(nodes(&token).await.iter().all(|node| node != "pg1"));
+    scene.servers.server("pg1").set_reach(Reach::Refused);
+    scene.servers.promote("pg2");
+    scene.servers.follow("pg3", "pg2");
+    sleep(ms(2_000)).await;
+    let (_, token) = scene.write().await;
+    sleep(ms(500)).await;
+    let began = Instant::now();
+    let served = nodes(&token).await;
+    assert_eq!(served, ["pg2", "pg2", "pg3"]);
+    assert!(began.elapsed() <= ms(20), "it waited {:?} for what cannot be known", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_for_a_connection_hears_of_a_newer_timeline() {
+    let scene = Scene::with(|config| {
+        config.write_pool_size = 1;
+        config.write_wait = ms(400);
+    })
+    .await;
+    let held = scene.two.write().await.unwrap();
+    let waits = scene.two.routed(Session::new(), Consistency::Session);
+    let waiting = tokio::spawn(async move { write(&waits).await });
+    sleep(ms(10)).await;
+    let token = scene.token(2, Mark::Position(Lsn::from(1_000)));
+    let _ = tokio::time::timeout(ms(20), read(&scene.request(&token))).await;
+    drop(held);
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(refused, FakeError::Route(RouteError::NoPrimary(_))), "{refused}");
+}

@@ -42,6 +42,7 @@ pub struct FakeServer {
     pub(super) refusals_left: AtomicU32,
     pub(super) rejects_probes: AtomicBool,
     pub(super) panics: AtomicBool,
+    pub(super) hides_timeline: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +94,7 @@ impl FakeServer {
             refusals_left: AtomicU32::new(0),
             rejects_probes: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            hides_timeline: AtomicBool::new(false),
         }
     }
 
@@ -187,6 +189,11 @@ impl FakeServer {
     /// Whether probes are answered with an error that shows the server alive, as after a change of the password.
     pub fn reject_probes(&self, reject: bool) {
         self.rejects_probes.store(reject, SeqCst);
+    }
+
+    /// Whether a standby's timeline, and whom it streams from, are hidden from the monitor, as from a plain LOGIN role.
+    pub fn hide_timeline(&self, hide: bool) {
+        self.hides_timeline.store(hide, SeqCst);
     }
 
     /// The next probe panics in the prober.
