@@ -603,6 +603,10 @@ async fn a_pin_hides_neither_a_position_nor_a_newer_timeline_of_another_token() 
         mark: Mark::Pin(ago(100)),
         issued_at: ago(200),
     };
+    let request = scene.request(&token);
+    request.session().observe(over);
+    assert!(read(&request).await.unwrap().2 >= written);
+    assert!(matches!(request.session().token().await.unwrap().mark, Mark::Position(_)));
     let over = over.encode(&KEYS.parse().unwrap());
     for tokens in [[&over, &token], [&token, &over]] {
         let request = scene.request(tokens[0]);
@@ -764,4 +768,36 @@ async fn a_write_that_waits_for_a_connection_hears_of_a_newer_timeline() {
     drop(held);
     let refused = waiting.await.unwrap().unwrap_err();
     assert!(matches!(refused, FakeError::Route(RouteError::NoPrimary(_))), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_counts_as_written_once_its_commit_is_sent_and_not_when_it_was_rolled_back() {
+    let scene = Scene::new().await;
+    scene.lag(ms(1_000));
+    let request = scene.one.routed(Session::new(), Consistency::Session);
+    let failed = request.run_write(async |lease: &mut Lease<FakeBackend>| {
+        lease.write().await?;
+        Err::<(), _>(FakeError::Statement)
+    });
+    failed.await.unwrap_err();
+    assert!(!request.session().wrote());
+    assert_ne!(read(&request).await.unwrap().0, "pg1");
+
+    let request = scene.one.routed(Session::new(), Consistency::Session);
+    let written =
+        request.run_write(async |lease: &mut Lease<FakeBackend>| lease.write().await).await.unwrap();
+    let token = request.session().signed_token().await.unwrap();
+    assert!(read(&scene.request(&token)).await.unwrap().2 >= written);
+
+    // The answer to COMMIT is lost: it may have been committed.
+    let request = scene.one.routed(Session::new(), Consistency::Session);
+    let pg1 = scene.servers.server("pg1").clone();
+    let unknown = request.run_write(async |lease: &mut Lease<FakeBackend>| {
+        let written = lease.write().await?;
+        let pg1 = pg1.clone();
+        tokio::spawn(async move { pg1.set_reach(Reach::Refused) });
+        Ok::<_, FakeError>(written)
+    });
+    assert!(matches!(unknown.await, Err(FakeError::CommitUnknown(_))));
+    assert!(request.session().wrote());
 }
