@@ -272,3 +272,88 @@ fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
         _ => Some(Refusal::BehindToken { bytes: None }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+    use crate::lsn::{Lsn, Timeline};
+    use crate::node::Node;
+
+    const LIMITS: Limits = Limits {
+        max_staleness: Duration::from_secs(5),
+        commit_delay: Duration::ZERO,
+        min_serving: 1,
+        writer_lease: Duration::from_secs(1),
+    };
+
+    fn topology(now: Instant) -> Topology {
+        let config = NodeConfig::new("pg1", "postgres://h/d".parse().unwrap());
+        let mut topology = Topology::unseen(&[Arc::new(Node::new(config, BreakerConfig::default()))], now);
+        let state = &mut topology.nodes[0];
+        (state.blocked, state.fresh_as_of, state.lsn) = (None, Some(now), Some(Lsn::from(100)));
+        state.lineage_proven = true;
+        topology
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_fresh_enough_by_its_bound_its_history_its_lineage_and_its_position() {
+        let now = Instant::now();
+        let state = topology(now).nodes.remove(0);
+        let later =
+            |state: NodeState| NodeState { fresh_as_of: now.checked_sub(LIMITS.max_staleness * 2), ..state };
+        let bound = Demand { bound: Some(Duration::from_secs(1)), ..Demand::ANY };
+        let floor = |lsn| Demand { floor: Some(Lsn::from(lsn)), token: true, ..Demand::ANY };
+        let asked = Demand { ask: Some(now), ..Demand::ANY };
+        let hidden = NodeState { lineage_proven: false, ..state.clone() };
+        let returning = NodeState { returning: true, ..state.clone() };
+        let unknown = NodeState { lsn: None, ..state.clone() };
+        let behind = |bytes| Some(Refusal::BehindToken { bytes });
+        let cases = [
+            ("fresh", &state, Demand::ANY, None),
+            ("within a bound", &state, bound, None),
+            ("at a position", &state, floor(100), None),
+            ("behind a position", &state, floor(101), behind(Some(1))),
+            ("a position that is still asked for", &state, asked, behind(None)),
+            ("no position of its own", &unknown, floor(1), behind(None)),
+            ("of unknown lineage", &hidden, Demand::ANY, None),
+            ("of unknown lineage, within a bound", &hidden, bound, Some(Refusal::StalenessUnknown)),
+            ("of unknown lineage, at a position", &hidden, floor(100), behind(None)),
+            ("returning", &returning, Demand::ANY, Some(Refusal::Returning)),
+            ("returning, within a bound", &returning, bound, Some(Refusal::Returning)),
+            ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
+        ];
+        for (name, state, demand, expected) in cases {
+            assert_eq!(unfresh(state, demand, LIMITS, now), expected, "{name}");
+        }
+        for demand in [Demand::ANY, bound, floor(100)] {
+            let found = unfresh(&later(state.clone()), demand, LIMITS, now);
+            assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_primary_reads_within_its_lease_and_on_no_lower_timeline_than_a_token_names() {
+        let now = Instant::now();
+        let mut topology = topology(now);
+        topology.nodes[0].timeline = Some(Timeline(2));
+        let at = |confirmed, timeline| Primary::Known { index: 0, timeline, confirmed };
+        let above = |timeline| Demand { timeline: Some(Timeline(timeline)), ..Demand::ANY };
+        let just = now.checked_sub(LIMITS.writer_lease).unwrap();
+        let before = just.checked_sub(Duration::from_millis(1)).unwrap();
+        for (confirmed, demand, serves) in [
+            (now, Demand::ANY, true),
+            (just, Demand::ANY, true),
+            (before, Demand::ANY, false),
+            (now, above(2), true),
+            (now, above(3), false),
+        ] {
+            topology.primary = at(confirmed, Timeline(2));
+            let chosen = primary(&topology, demand, &Tried::default(), LIMITS, Reason::Strong, now);
+            assert_eq!(chosen.is_some(), serves, "{demand:?}");
+        }
+    }
+}

@@ -801,3 +801,28 @@ async fn a_transaction_counts_as_written_once_its_commit_is_sent_and_not_when_it
     assert!(matches!(unknown.await, Err(FakeError::CommitUnknown(_))));
     assert!(request.session().wrote());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_primary_that_waits_for_a_connection_hears_that_another_took_over() {
+    let scene = Scene::with(|config| {
+        config.read_pool_size = 1;
+        config.fallback_no_replica = Some(1);
+        config.fallback_behind_token = Some(1);
+    })
+    .await;
+    let held = scene.two.read(Consistency::Strong).await.unwrap();
+    let waits = scene.two.routed(Session::new(), Consistency::Strong);
+    let waiting = tokio::spawn(async move { read(&waits).await });
+    sleep(ms(10)).await;
+    // The old primary goes on answering.
+    scene.servers.promote("pg2");
+    scene.servers.follow("pg3", "pg2");
+    while scene.two.status().primary.as_deref() != Some("pg2") {
+        scene.two.cluster().nodes().iter().for_each(|node| node.probe_now());
+        sleep(ms(20)).await;
+    }
+    assert!(!waiting.is_finished());
+    drop(held);
+    let (node, reason, _) = waiting.await.unwrap().unwrap();
+    assert_eq!((node.as_str(), reason), ("pg2", Reason::Strong));
+}
