@@ -123,7 +123,8 @@ impl Session {
 
     /// A token for what this session has written through the router and for what it was given, to hand to whoever reads
     /// next. After a write it costs one question to the primary; where that has no answer, a pin to the primary comes
-    /// instead. `None` when it neither wrote nor was given a token.
+    /// instead. `None` when it neither wrote nor was given a token. What a client presented counts here from the session's first
+    /// statement on: only a router can read it.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
