@@ -20,9 +20,11 @@ use crate::lease::Cap;
 use crate::lsn::Timeline;
 use crate::membership::Membership;
 use crate::node::Node;
+use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
+use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -205,14 +207,24 @@ impl Shared {
         self.version.send_replace(version);
     }
 
+    /// Who reads what clients present, at `wall`.
+    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
+        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
+        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
+    }
+
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is
     /// looked at, and until one on that timeline is found, or tokens of now have expired, nothing is written to a lower one.
     pub(crate) fn hear(&self, timeline: Timeline, now: Instant) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.is_none_or(|(known, _)| known < timeline) {
+        let known = heard.filter(|(_, until)| now < *until).map(|(known, _)| known);
+        if known > Some(timeline) {
+            return;
+        }
+        *heard = Some((timeline, now + self.config.token_lifetime));
+        drop(heard);
+        if known != Some(timeline) {
             tracing::warn!(%timeline, "a session token names a timeline that no node is on yet");
-            *heard = Some((timeline, now + self.config.token_lifetime));
-            drop(heard);
             self.probe_all();
         }
     }

@@ -65,6 +65,7 @@ mod opening;
 mod patroni;
 mod picture;
 mod pools;
+mod presented;
 mod read;
 mod refuse;
 mod retry;

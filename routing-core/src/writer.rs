@@ -14,6 +14,7 @@ use crate::metrics;
 use crate::node::NodeId;
 use crate::refuse;
 use crate::router::Routed;
+use crate::token::UnixMillis;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 
@@ -32,6 +33,7 @@ impl<B: Backend> Routed<B> {
             }
             let mut versions = shared.versions();
             let now = Instant::now();
+            self.hear_timeline(now);
             if waiting.is_some() && turn.is_none() && self.has_writer(&tried, now) {
                 // Whoever waited is let in by turns, and keeps its place among those who wait until then.
                 turn = timeout_at(deadline, shared.release.acquire()).await.ok().and_then(Result::ok);
@@ -88,15 +90,26 @@ impl<B: Backend> Routed<B> {
         }
     }
 
+    /// A client whose token names a timeline above the accepted one has been served by the primary of that timeline: none of its
+    /// writes, nor anybody's, goes to a lower one.
+    fn hear_timeline(&self, now: Instant) {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let Some((_, own)) = topology.lineage.writer else { return };
+        let memory = self.session().memory(&shared.reader(&topology, UnixMillis::now()));
+        if let Some(token) = memory.token.filter(|token| token.timeline > own) {
+            shared.hear(token.timeline, now);
+        }
+    }
+
     /// The proven primary, if it may be written to. Draining does not keep writes away: they have nowhere else to go.
     fn writable<'t>(&self, topology: &'t Topology, tried: &Tried, now: Instant) -> Option<&'t NodeState> {
         let shared = self.shared();
         let state = topology.writer(now, shared.limits.writer_lease).ok().flatten()?;
-        let below = shared.least_timeline(now).is_some_and(|least| state.timeline < Some(least));
         let usable = topology.is_writable()
             && state.blocked.is_none()
             && tried.fault(state.node.id()).is_none()
-            && !below;
+            && !is_below(shared, state, now);
         usable.then_some(state)
     }
 
@@ -139,9 +152,14 @@ impl<B: Backend> Routed<B> {
 }
 
 fn still_writer(shared: &Shared, id: NodeId, epoch: u64) -> bool {
-    let topology = shared.peek();
-    let writer = topology.writer(Instant::now(), shared.limits.writer_lease).ok().flatten();
+    let (topology, now) = (shared.peek(), Instant::now());
+    let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
     topology.lineage.epoch == epoch
         && topology.is_writable()
-        && writer.is_some_and(|writer| writer.node.id() == id)
+        && writer.is_some_and(|writer| writer.node.id() == id && !is_below(shared, writer, now))
+}
+
+/// Whether a token has named a higher timeline than this primary's.
+fn is_below(shared: &Shared, writer: &NodeState, now: Instant) -> bool {
+    shared.least_timeline(now).is_some_and(|least| writer.timeline < Some(least))
 }

@@ -47,6 +47,7 @@ pub struct FakeServer {
     /// Connections that are being opened now, and at most.
     pub(super) opening: AtomicU32,
     pub(super) most_opening: AtomicU32,
+    pub(super) hides_timeline: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +105,7 @@ impl FakeServer {
             retired: [const { AtomicU32::new(0) }; 2],
             opening: AtomicU32::new(0),
             most_opening: AtomicU32::new(0),
+            hides_timeline: AtomicBool::new(false),
         }
     }
 
@@ -215,6 +217,11 @@ impl FakeServer {
     /// Whether probes are answered with an error that shows the server alive, as after a change of the password.
     pub fn reject_probes(&self, reject: bool) {
         self.rejects_probes.store(reject, SeqCst);
+    }
+
+    /// Whether a standby's timeline, and whom it streams from, are hidden from the monitor, as from a plain LOGIN role.
+    pub fn hide_timeline(&self, hide: bool) {
+        self.hides_timeline.store(hide, SeqCst);
     }
 
     /// The next probe panics in the prober.
