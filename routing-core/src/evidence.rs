@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use crate::config::RouterConfig;
 use crate::fault::Fault;
 use crate::lag::PrimaryHistory;
+use crate::lsn::Lsn;
 use crate::node::{Node, NodeId};
-use crate::primary::{Lineage, Verdict, Witness, judge};
+use crate::primary::{Lineage, Verdict, Witness, follows, judge};
 use crate::probe::{Identity, Probe, ProbeError};
 use crate::topology::Topology;
 
@@ -40,6 +41,9 @@ pub struct Evidence {
     pub(crate) lineage: Lineage,
     pub(crate) verdict: Verdict,
     pub(crate) history: PrimaryHistory,
+    /// What the writer was last seen to have replayed as a standby (its timeline branched off there or later), and when it
+    /// was accepted. `None` when it was not seen as one.
+    pub(crate) inherited: Option<(Lsn, Instant)>,
     pub(crate) version: u64,
 }
 
@@ -57,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) returning: bool,
     pub(crate) fresh_streak: u32,
     pub(crate) last_known_fresh: Option<Instant>,
+    /// What it had replayed when it last answered as a standby. Void with the answer.
+    pub(crate) replayed: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Evidence {
             returning: false,
             fresh_streak: 0,
             last_known_fresh: None,
+            replayed: None,
         };
         Self {
             config,
@@ -96,6 +103,7 @@ impl Evidence {
             lineage: Lineage::default(),
             verdict: Verdict::Nobody,
             history: PrimaryHistory::default(),
+            inherited: None,
             version: 0,
         }
     }
@@ -119,6 +127,9 @@ impl Evidence {
         match observation.outcome {
             Ok((identity, probe)) => {
                 record.identity = Some(identity.clone());
+                if probe.in_recovery {
+                    record.replayed = probe.lsn;
+                }
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 record.failed = None;
                 record.failures = 0;
@@ -127,6 +138,7 @@ impl Evidence {
             Err(error) => {
                 let before = record.failures;
                 record.said = None;
+                record.replayed = None;
                 record.failed = Some(error.to_string().into());
                 // An answer that is no use, such as a wrong password, is a sign of life.
                 if matches!(error.fault(), Some(Fault::Unreachable | Fault::Unresponsive)) {
@@ -136,14 +148,14 @@ impl Evidence {
                 effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
-        effects.new_epoch = self.judge();
+        effects.new_epoch = self.judge(now);
         self.sample_primary();
         self.weigh_freshness(index, now);
         effects
     }
 
     /// Decides anew who is the primary; `true` when that opened an epoch.
-    fn judge(&mut self) -> bool {
+    fn judge(&mut self, now: Instant) -> bool {
         let witnesses = witnesses(&self.records);
         self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum);
         let Verdict::Accepted(id, timeline) = self.verdict else { return false };
@@ -158,6 +170,8 @@ impl Evidence {
             epoch: self.lineage.epoch + 1,
         };
         self.history.clear();
+        let replayed = self.records.iter().find(|record| record.node.id() == id).and_then(|r| r.replayed);
+        self.inherited = replayed.map(|replayed| (replayed, now));
         true
     }
 
@@ -191,6 +205,17 @@ impl Evidence {
         } else {
             record.fresh_streak = 0;
         }
+    }
+
+    /// Whether a standby that does not receive the writer's timeline yet is on its way there. It has replayed nothing that
+    /// the writer had not, so what it shows is part of the writer's past. It is given `max_staleness` to follow.
+    pub(crate) fn inherits(&self, index: usize, now: Instant) -> bool {
+        let Some((inherited, since)) = self.inherited else { return false };
+        let said = self.records[index].said.as_ref().filter(|said| said.probe.in_recovery);
+        let Some((said, (writer, _))) = said.zip(self.lineage.writer) else { return false };
+        said.probe.lsn.is_some_and(|own| own <= inherited)
+            && now.saturating_duration_since(since) <= self.config.max_staleness
+            && (!said.probe.receives() || follows(&self.lineage, &witnesses(&self.records), index, writer))
     }
 
     /// The instant that a node's data is proven to be fresh as of. A standby on a timeline that is known to be another

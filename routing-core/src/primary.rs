@@ -202,6 +202,12 @@ fn upstream(witnesses: &[Witness<'_>], standings: &[Standing], index: usize) -> 
     }
 }
 
+/// Whether a standby streams from this node itself.
+pub(crate) fn follows(lineage: &Lineage, witnesses: &[Witness<'_>], index: usize, id: NodeId) -> bool {
+    let standings = standings(lineage, witnesses);
+    matches!(upstream(witnesses, &standings, index), Some(Upstream::Witness(at)) if witnesses[at].id == id)
+}
+
 /// Whom each standby streams from in the end, through cascades; `None` is a server that is not among the witnesses.
 fn votes(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<Option<NodeId>> {
     let mut votes = Vec::new();

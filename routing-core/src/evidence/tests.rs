@@ -177,6 +177,45 @@ async fn a_promotion_opens_an_epoch_and_fences_the_old_primary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standby_on_its_way_to_the_new_primary_serves_for_a_moment_unless_it_may_have_more() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(1, 300, orphan(110));
+    scene.answer(2, 300, orphan(110));
+    scene.answer(1, 500, writes(2, 120));
+    let blocked = |scene: &mut Scene, at| scene.at(at).nodes[2].blocked.clone();
+    assert_eq!(blocked(&mut scene, 500), None, "it has what the new primary had");
+    scene.answer(2, 550, follows(1, 1, 110));
+    assert_eq!(
+        blocked(&mut scene, 550),
+        None,
+        "it receives the end of the old timeline from the new primary"
+    );
+    scene.answer(2, 600, follows(0, 1, 110));
+    assert_eq!(blocked(&mut scene, 600), Some(Refusal::OtherTimeline), "it goes on behind the old one");
+    scene.answer(2, 650, orphan(111));
+    assert_eq!(
+        blocked(&mut scene, 650),
+        Some(Refusal::NotReceiving),
+        "that may be no part of the new timeline"
+    );
+    scene.answer(2, 700, orphan(110));
+    assert_eq!(blocked(&mut scene, 5_500), None);
+    assert_eq!(blocked(&mut scene, 5_501), Some(Refusal::NotReceiving), "it does not come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_not_seen_as_a_standby_shows_nothing_of_its_past() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(2, 300, orphan(110));
+    // It was restarted, and may have come back behind.
+    scene.fail(1, 300);
+    scene.answer(1, 500, writes(2, 120));
+    assert_eq!(scene.at(500).nodes[2].blocked, Some(Refusal::NotReceiving));
+}
+
+#[tokio::test(start_paused = true)]
 async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
     let mut scene = Scene::settled();
     scene.fail(0, 250);
