@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::config::RouterConfig;
 use crate::fault::Fault;
 use crate::lag::PrimaryHistory;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Timeline};
 use crate::node::{Node, NodeId};
 use crate::primary::{Lineage, Verdict, Witness, follows, judge};
 use crate::probe::{Identity, Probe, ProbeError};
@@ -44,6 +44,8 @@ pub struct Evidence {
     /// What the writer was last seen to have replayed as a standby (its timeline branched off there or later), and when it
     /// was accepted. `None` when it was not seen as one.
     pub(crate) inherited: Option<(Lsn, Instant)>,
+    /// The node and timeline that would be accepted next, and since when the evidence says so.
+    pub(crate) successor: Option<(NodeId, Timeline, Instant)>,
     pub(crate) version: u64,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Record {
     pub(crate) last_known_fresh: Option<Instant>,
     /// What it had replayed when it last answered as a standby. Void with the answer.
     pub(crate) replayed: Option<Lsn>,
+    /// When the last probe was sent that was answered or failed.
+    pub(crate) tried: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,8 @@ pub struct Effects {
     pub lost: bool,
     /// Another node or timeline was accepted as the primary.
     pub new_epoch: bool,
+    /// A successor of the primary showed itself. Before it is accepted every node is looked at again.
+    pub successor: bool,
 }
 
 impl Evidence {
@@ -96,6 +102,7 @@ impl Evidence {
             fresh_streak: 0,
             last_known_fresh: None,
             replayed: None,
+            tried: None,
         };
         Self {
             config,
@@ -104,6 +111,7 @@ impl Evidence {
             verdict: Verdict::Nobody,
             history: PrimaryHistory::default(),
             inherited: None,
+            successor: None,
             version: 0,
         }
     }
@@ -124,6 +132,7 @@ impl Evidence {
             return effects;
         };
         let record = &mut self.records[index];
+        record.tried = record.tried.max(Some(observation.sent));
         match observation.outcome {
             Ok((identity, probe)) => {
                 record.identity = Some(identity.clone());
@@ -148,7 +157,9 @@ impl Evidence {
                 effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
+        let before = self.successor;
         effects.new_epoch = self.judge(now);
+        effects.successor = self.successor.is_some() && self.successor != before;
         self.sample_primary();
         self.weigh_freshness(index, now);
         effects
@@ -158,10 +169,24 @@ impl Evidence {
     fn judge(&mut self, now: Instant) -> bool {
         let witnesses = witnesses(&self.records);
         self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum);
-        let Verdict::Accepted(id, timeline) = self.verdict else { return false };
+        let Verdict::Accepted(id, timeline) = self.verdict else {
+            self.successor = None;
+            return false;
+        };
         if self.lineage.writer == Some((id, timeline)) {
+            self.successor = None;
             return false;
         }
+        let since = match self.successor {
+            Some((known, on, since)) if (known, on) == (id, timeline) => since,
+            _ => now,
+        };
+        self.successor = Some((id, timeline, since));
+        if self.lineage.writer.is_some() && !self.all_tried_since(since) {
+            self.verdict = Verdict::Nobody;
+            return false;
+        }
+        self.successor = None;
         let system_id = witnesses.iter().find(|w| w.id == id).and_then(|w| Some(w.said?.0.system_id));
         self.lineage = Lineage {
             system_id: self.lineage.system_id.or(system_id),
@@ -173,6 +198,15 @@ impl Evidence {
         let replayed = self.records.iter().find(|record| record.node.id() == id).and_then(|r| r.replayed);
         self.inherited = replayed.map(|replayed| (replayed, now));
         true
+    }
+
+    /// Whether every node was looked at since then, but those that count as dead. What others said before may be overtaken:
+    /// another one may have been promoted as well, and the old primary may have answered a probe that came late.
+    fn all_tried_since(&self, since: Instant) -> bool {
+        let tried = |record: &Record| {
+            record.failures >= DEAD_AFTER || record.tried.is_some_and(|tried| tried >= since)
+        };
+        self.records.iter().all(tried)
     }
 
     fn sample_primary(&mut self) {

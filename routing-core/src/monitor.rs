@@ -90,6 +90,8 @@ fn act(shared: &Shared, id: NodeId, reached: bool, effects: Effects, now: Instan
     }
     if effects.new_epoch {
         crate::metrics::primary_changed();
+    }
+    if effects.new_epoch || effects.successor {
         shared.probe_all();
     }
 }
