@@ -150,6 +150,8 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
         crate::metrics::primary_changed();
         // Nothing that was opened under an earlier writer is used again.
         shared.membership.retire_writes();
+    }
+    if effects.new_epoch || effects.successor {
         nodes.iter().for_each(|node| node.probe_now());
     }
 }

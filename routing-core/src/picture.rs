@@ -4,10 +4,11 @@ use tokio::time::Instant;
 
 use crate::decision::Refusal;
 use crate::error::Claims;
-use crate::evidence::{Evidence, Record, witnesses};
+use crate::evidence::Evidence;
 use crate::lag::Behind;
 use crate::node::NodeId;
 use crate::primary::{Standing, Verdict, standings};
+use crate::record::witnesses;
 use crate::role::Role;
 use crate::topology::{NodeState, Primary, Topology};
 
@@ -18,8 +19,9 @@ impl Evidence {
         let standings = standings(&self.lineage, &witnesses(&self.records));
         let primary = self.primary();
         let known = matches!(primary, Primary::Known { .. });
-        let nodes =
-            (0..self.records.len()).map(|index| self.node_state(index, standings[index], known)).collect();
+        let nodes = (0..self.records.len())
+            .map(|index| self.node_state(index, standings[index], known, now))
+            .collect();
         Topology {
             version: self.version,
             lineage: self.lineage,
@@ -54,7 +56,7 @@ impl Evidence {
         }
     }
 
-    fn node_state(&self, index: usize, standing: Standing, primary_known: bool) -> NodeState {
+    fn node_state(&self, index: usize, standing: Standing, primary_known: bool, now: Instant) -> NodeState {
         let record = &self.records[index];
         let said = record.said.as_ref();
         let probe = said.map(|said| &said.probe);
@@ -66,7 +68,7 @@ impl Evidence {
             role: probe.map_or(Role::Unknown, |p| if p.in_recovery { Role::Replica } else { Role::Primary }),
             timeline: own_timeline,
             lsn: probe.and_then(|probe| probe.lsn),
-            blocked: self.blocked(record, standing, is_writer, primary_known),
+            blocked: self.blocked(index, standing, is_writer, primary_known, now),
             fresh_as_of: self.fresh_as_of(index),
             last_known_fresh: record.last_known_fresh,
             lineage_proven: match own_timeline {
@@ -89,11 +91,13 @@ impl Evidence {
 
     fn blocked(
         &self,
-        record: &Record,
+        index: usize,
         standing: Standing,
         is_writer: bool,
         primary_known: bool,
+        now: Instant,
     ) -> Option<Refusal> {
+        let record = &self.records[index];
         let Some(said) = &record.said else {
             return Some(match &record.failed {
                 Some(why) => Refusal::Down { why: why.clone() },
@@ -120,8 +124,12 @@ impl Evidence {
             Standing::Standby => {
                 let other =
                     said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);
-                let orphan_allowed = !primary_known && self.config.serve_without_primary;
-                if other && primary_known {
+                let without = self.config.serve_without_primary;
+                let orphan_allowed = !primary_known && without;
+                if primary_known && without && self.inherits(index, now) {
+                    // It goes on to serve those who ask for no more until it follows the new primary.
+                    None
+                } else if other && primary_known {
                     Some(Refusal::OtherTimeline)
                 } else if !said.probe.receives() && !orphan_allowed {
                     Some(Refusal::NotReceiving)

@@ -1,7 +1,7 @@
 //! Whom the standbys follow.
 
 use crate::node::NodeId;
-use crate::primary::{Lineage, Standing, Witness};
+use crate::primary::{Lineage, Standing, Witness, standings};
 
 /// Where a standby's WAL comes from.
 #[derive(Clone, Copy)]
@@ -40,6 +40,12 @@ fn upstream(witnesses: &[Witness<'_>], standings: &[Standing], index: usize) -> 
         (Some(only), None) => Some(Upstream::Witness(only)),
         _ => Some(Upstream::Elsewhere),
     }
+}
+
+/// Whether a standby streams from this node itself.
+pub(crate) fn follows(lineage: &Lineage, witnesses: &[Witness<'_>], index: usize, id: NodeId) -> bool {
+    let standings = standings(lineage, witnesses);
+    matches!(upstream(witnesses, &standings, index), Some(Upstream::Witness(at)) if witnesses[at].id == id)
 }
 
 /// Whom each standby streams from in the end, through cascades; `None` is a server that is not among the witnesses.

@@ -84,11 +84,11 @@ impl Backend for SeaOrm {
     }
 
     async fn begin(connection: &mut Connection, access: Access) -> Result<(), Error> {
-        let sql = match access {
-            Access::Read => "BEGIN READ ONLY",
-            Access::Write => "BEGIN",
-        };
-        Ok(connection.begin(sql).await?)
+        match access {
+            Access::Read => connection.begin("BEGIN READ ONLY").await?,
+            Access::Write => connection.begin_writing("BEGIN").await?,
+        }
+        Ok(())
     }
 
     async fn commit(connection: &mut Connection) -> Result<(), Error> {

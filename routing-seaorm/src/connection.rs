@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use routing_core::Usage;
+use routing_core::{NotWritable, Usage};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, Postgres};
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 use tokio::time::Instant;
 
@@ -60,6 +60,24 @@ impl Connection {
     pub(crate) async fn begin(&self, sql: &str) -> Result<(), DbErr> {
         self.0.session.set_transaction(true);
         self.command(sql).await
+    }
+
+    /// The same for a transaction that is to write. A server whose sessions have become read-only, as one that hands over to
+    /// its successor, would begin it all the same and refuse its first statement: here it is refused at once.
+    pub(crate) async fn begin_writing(&self, sql: &str) -> Result<(), DbErr> {
+        self.0.session.set_transaction(true);
+        let sql = format!("{sql}; SHOW transaction_read_only");
+        let row = {
+            let mut open = self.open().await?;
+            let outcome = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(open.connection()).await;
+            open.answered(outcome).map_err(wrap)?
+        };
+        let read_only: String = row.try_get(0).map_err(wrap)?;
+        if read_only == "on" {
+            self.finish("ROLLBACK").await?;
+            return Err(wrap(sqlx::Error::AnyDriverError(Box::new(NotWritable::ReadOnly))));
+        }
+        Ok(())
     }
 
     /// Runs COMMIT or ROLLBACK, which end the transaction even when they fail.

@@ -4,6 +4,9 @@ use routing_core::DatabaseUrl;
 use routing_core::tls::{Tls, UnusableUrl};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use crate::backend::SeaOrmOptions;
 use crate::tls;
@@ -57,8 +60,27 @@ impl Target {
     }
 
     /// A new connection.
+    ///
+    /// It is opened on a thread of its own. sqlx hashes the password in 800 small steps and waits for its turn after each: in
+    /// a runtime with much to do, as after a failover, when everybody waits for a new connection, that took seconds.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the connection.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.options).await.map_err(|error| self.explain(error))
+        // Dropped with this future.
+        let (_wanted, abandoned) = oneshot::channel::<()>();
+        let (options, runtime) = (self.options.clone(), Handle::current());
+        let opening = spawn_blocking(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    opened = PgConnection::connect_with(&options) => opened,
+                    _ = abandoned => Err(sqlx::Error::WorkerCrashed),
+                }
+            })
+        });
+        let opened = opening.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        opened.map_err(|error| self.explain(error))
     }
 
     /// An error of a connection that did not come about, in our words where encryption is to blame.

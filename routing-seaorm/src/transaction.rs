@@ -80,7 +80,11 @@ impl RoutedTransaction {
     /// accepted.
     async fn step<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         self.shared.roll_back_abandoned().await?;
-        self.shared.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.shared.writer_changed()))
+        match self.shared.watch.unless_lost(step).await {
+            Some(Err(error)) if self.shared.is_lost_by(&error) => Err(self.shared.writer_changed()),
+            Some(outcome) => outcome,
+            None => Err(self.shared.writer_changed()),
+        }
     }
 
     /// A savepoint. It has no characteristics of its own; these are ignored, as SeaORM does.
@@ -97,6 +101,11 @@ impl RoutedTransaction {
 }
 
 impl Shared {
+    /// Whether a write transaction has lost its connection, and all that it did with it.
+    fn is_lost_by(&self, error: &DbErr) -> bool {
+        self.access == Access::Write && error.fault(self.access).is_some_and(Fault::ends_connection)
+    }
+
     fn writer_changed(&self) -> DbErr {
         Error::from(RouteError::WriterChanged { from: self.lease.node().shared_name().clone() }).into()
     }
@@ -138,6 +147,9 @@ impl Shared {
         }
         if self.lease.is_lost() {
             // Nothing was sent after the loss, and the server rolls back what a lost session leaves.
+            if self.access == Access::Write {
+                return Err(self.writer_changed());
+            }
             let why = "the connection was lost before COMMIT: nothing was committed".to_owned();
             return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
         }

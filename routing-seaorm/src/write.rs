@@ -45,7 +45,11 @@ impl WriteHandle {
         access: Option<AccessMode>,
     ) -> Result<RoutedTransaction, DbErr> {
         let sql = begin_sql(isolation, access);
-        let begin = async |lease: &mut Lease<SeaOrm>| lease.begin(&sql).await;
+        let writes = access != Some(AccessMode::ReadOnly);
+        let begin = async |lease: &mut Lease<SeaOrm>| match writes {
+            true => lease.begin_writing(&sql).await,
+            false => lease.begin(&sql).await,
+        };
         let lease = self.0.acquire_write_after::<DbErr, _>(begin).await?;
         Ok(RoutedTransaction::new(&self.0, lease, Access::Write))
     }

@@ -19,6 +19,8 @@ use crate::orm::{Orm, Rows};
 use crate::seen::NAME;
 
 impl Orm for Diesel {
+    const NAME: &str = "Diesel";
+
     type Failure = DieselError;
 
     async fn rows(db: &ReadHandle, sql: &str) -> Result<Rows<Self>, DieselError> {

@@ -7,13 +7,15 @@
 //! - [`Orm`] and [`Handle`]: what a test does with an ORM; [`on_both!`] runs it for [`SeaOrm`] and [`Diesel`].
 //! - [`eventually`] and [`throughout`]: the only places that wait.
 //! - [`note`]: what tests write and read.
-//! - [`Readers`]: many concurrent readers that remember what they were answered.
+//! - [`Readers`] and [`Writers`]: many concurrent ones that remember what they were answered.
+//! - [`figures`]: what tests measured, in one form.
 //! - [`history`]: what clients of a whole application did and saw, and a check of the promises over all of it.
 
 mod cluster;
 mod database;
 mod diesel;
 mod eavesdropper;
+pub mod figures;
 mod handle;
 pub mod history;
 mod leftovers;
@@ -24,6 +26,7 @@ mod proxy;
 mod readers;
 mod seaorm;
 mod seen;
+mod traffic;
 mod wait;
 
 pub use cluster::{
@@ -39,4 +42,5 @@ pub use readers::{Readers, Tally};
 pub use routing_diesel::Diesel;
 pub use routing_seaorm::SeaOrm;
 pub use seen::{NAME, NodeView, refusals, served_by, served_by_slowly, slowly};
+pub use traffic::{Fate, Write, Writers, Writes};
 pub use wait::{PATIENCE, eventually, throughout};

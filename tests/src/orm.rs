@@ -13,6 +13,9 @@ pub type Rows<O> = BoxStream<'static, Result<(i32, String), <O as Orm>::Failure>
 
 /// One ORM's backend, and how its users' code does what the tests do.
 pub trait Orm: Backend<Connection: Sync, Read: Handle<Self>, Write: Handle<Self>> {
+    /// Its name in figures.
+    const NAME: &str;
+
     /// The error of the ORM that users' code sees.
     type Failure: Failure<Self> + Error + Send + Sync + 'static;
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use routing_core::Router;
+use routing_core::{Consistency, Router};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::cluster::reader;
+use crate::cluster::reader_with;
 use crate::orm::Orm;
 use crate::seen::served_by_slowly;
 use crate::wait::{PATIENCE, eventually};
@@ -47,18 +49,34 @@ impl Readers {
     /// Starts so many readers. Each statement takes some milliseconds on the server, so that a fault meets many.
     #[must_use]
     pub fn start<O: Orm>(router: &Router<O>, count: usize) -> Self {
+        Self::start_with(router, count, &[Consistency::Eventual], Duration::ZERO)
+    }
+
+    /// The same with these levels in turn, and a pause after each answer. No reader has a token.
+    #[must_use]
+    pub fn start_with<O: Orm>(
+        router: &Router<O>,
+        count: usize,
+        levels: &[Consistency],
+        pause: Duration,
+    ) -> Self {
         let (tally, stop) = (Arc::<Mutex<Tally>>::default(), Arc::<AtomicBool>::default());
         let mut tasks = JoinSet::new();
-        for _ in 0..count {
+        for (number, level) in (0..).zip(levels.iter().copied().cycle().take(count)) {
             let (router, tally, stop) = (router.clone(), tally.clone(), stop.clone());
             tasks.spawn(async move {
+                // Those that pause start one after the other.
+                sleep(pause.mul_f64(0.2) * number).await;
                 while !stop.load(Relaxed) {
-                    let answer = served_by_slowly(&reader(&router), 0.02).await;
-                    let mut tally = locked(&tally);
-                    match answer {
-                        Ok(node) => *tally.answers.entry(node).or_default() += 1,
-                        Err(error) => tally.errors.push(error.to_string()),
+                    let answer = served_by_slowly(&reader_with(&router, level), 0.02).await;
+                    {
+                        let mut tally = locked(&tally);
+                        match answer {
+                            Ok(node) => *tally.answers.entry(node).or_default() += 1,
+                            Err(error) => tally.errors.push(error.to_string()),
+                        }
                     }
+                    sleep(pause).await;
                 }
             });
         }

@@ -16,6 +16,8 @@ use crate::orm::{Orm, Rows};
 use crate::seen::NAME;
 
 impl Orm for SeaOrm {
+    const NAME: &str = "SeaORM";
+
     type Failure = DbErr;
 
     async fn rows(db: &ReadHandle, sql: &str) -> Result<Rows<Self>, DbErr> {

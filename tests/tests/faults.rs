@@ -21,8 +21,6 @@ routing_tests::on_both! {
     without_replicas_the_primary_serves_up_to_its_cap_and_the_rest_is_shed_at_once,
     without_any_node_requests_fail_with_reasons_and_recover_by_themselves,
     idle_connections_broken_by_a_restart_cost_no_request_an_error,
-    writes_follow_a_promotion_and_the_old_primary_is_fenced,
-    a_promotion_that_no_standby_follows_gets_nothing,
     a_write_connection_that_reaches_a_standby_is_not_used,
     a_replica_behind_a_broken_network_is_left_and_taken_back,
     a_router_that_starts_before_its_servers_serves_when_they_come,
@@ -263,56 +261,6 @@ async fn idle_connections_broken_by_a_restart_cost_no_request_an_error<O: Orm>()
         }
     }
     assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 60);
-}
-
-async fn writes_follow_a_promotion_and_the_old_primary_is_fenced<O: Orm>() {
-    let cluster = TestCluster::start().await;
-    let router = cluster.router::<O>().await;
-    writer(&router).insert_note("writer", "first").await.expect("a write");
-    cluster.wait_replayed().await;
-
-    cluster.kill(PRIMARY).await;
-    eventually(PATIENCE, "the death is seen", async || router.refuses(PRIMARY, "down")).await;
-    // It waits for the promotion.
-    let waiting = tokio::spawn({
-        let router = router.clone();
-        async move { writer(&router).insert_note("writer", "waited").await }
-    });
-    cluster.sql("pg2", "SELECT pg_promote()").await;
-    waiting.await.expect("no panic").expect("the write waited for the new primary");
-    assert_eq!(served_by(&writer(&router)).await.expect("a statement"), "pg2");
-    let status = router.status();
-    assert_eq!((status.primary.as_deref(), status.epoch), (Some("pg2"), 2));
-
-    // The old primary returns as it was, and pg3 streams from it again.
-    cluster.start_node(PRIMARY).await;
-    let fenced = eventually(PATIENCE, "it is fenced", async || router.refuses(PRIMARY, "fenced")).await;
-    eprintln!("fenced {fenced:?} after its start: {:?}", router.node(PRIMARY).refused);
-    for number in 0..20 {
-        let text = format!("number {number}");
-        writer(&router).insert_note("writer", &text).await.expect("a write");
-        assert_eq!(served_by(&reader(&router)).await.expect("a read"), "pg2");
-        assert_eq!(router.status().primary.as_deref(), Some("pg2"));
-    }
-    assert_eq!(cluster.notes_by("pg2", "writer").await, 22);
-    assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 1, "the old primary got no write");
-    assert_eq!(cluster.app_processes(PRIMARY, "true").await, 0, "and no connection at all");
-}
-
-async fn a_promotion_that_no_standby_follows_gets_nothing<O: Orm>() {
-    let cluster = TestCluster::start().await;
-    let router = cluster.router::<O>().await;
-
-    cluster.sql("pg2", "SELECT pg_promote()").await;
-    eventually(PATIENCE, "it is seen", async || router.refuses("pg2", "not proven")).await;
-    for number in 0..50 {
-        let text = format!("number {number}");
-        writer(&router).insert_note("writer", &text).await.expect("a write");
-        assert_eq!(served_by(&reader(&router)).await.expect("a read"), "pg3");
-    }
-    assert_eq!(cluster.notes_by(PRIMARY, "writer").await, 50);
-    assert_eq!(cluster.notes_by("pg2", "writer").await, 0);
-    assert_eq!(router.status().epoch, 1);
 }
 
 async fn a_write_connection_that_reaches_a_standby_is_not_used<O: Orm>() {

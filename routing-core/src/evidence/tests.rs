@@ -48,6 +48,12 @@ impl Scene {
         self.evidence.observe(Observation { node: self.nodes[node].id(), sent, outcome: Err(error) }, sent)
     }
 
+    /// The primary counts as dead from then on.
+    fn lose_pg1(&mut self, at: u64) {
+        self.fail(0, at);
+        self.fail(0, at);
+    }
+
     fn at(&mut self, at: u64) -> Topology {
         self.evidence.topology(self.start + ms(at))
     }
@@ -155,9 +161,9 @@ async fn a_failed_probe_voids_the_position_and_the_second_declares_the_node_lost
 async fn a_promotion_opens_an_epoch_and_fences_the_old_primary() {
     let mut scene = Scene::settled();
     assert_eq!(scene.at(0).lineage.epoch, 1);
-    scene.fail(0, 250);
+    scene.lose_pg1(250);
     assert_eq!(scene.at(250).primary, Primary::Unknown);
-    scene.answer(2, 300, orphan(100));
+    scene.answer(2, 500, orphan(100));
     let effects = scene.answer(1, 500, writes(2, 120));
     assert!(effects.new_epoch);
     let topology = scene.at(500);
@@ -177,10 +183,78 @@ async fn a_promotion_opens_an_epoch_and_fences_the_old_primary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
+async fn a_successor_is_accepted_once_every_node_that_lives_was_looked_at_again() {
     let mut scene = Scene::settled();
     scene.fail(0, 250);
     scene.answer(2, 300, orphan(100));
+    let asked = Effects { successor: true, ..Effects::default() };
+    assert_eq!(scene.answer(1, 400, writes(2, 120)), asked);
+    assert_eq!(scene.answer(2, 399, orphan(100)), Effects::default(), "that was sent before");
+    assert_eq!(scene.answer(2, 410, orphan(100)), Effects::default(), "the old primary may live");
+    assert_eq!(scene.at(410).primary, Primary::Unknown);
+    let accepted = Effects { new_epoch: true, lost: true, ..Effects::default() };
+    assert_eq!(scene.fail(0, 420), accepted);
+    assert_eq!(scene.at(420).primary().unwrap().node.name(), "pg2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_were_promoted_at_once_the_one_that_is_heard_first_gets_nothing() {
+    let mut scene = Scene::settled();
+    scene.lose_pg1(250);
+    scene.answer(1, 300, orphan(100));
+    scene.answer(2, 300, orphan(100));
+    scene.answer(1, 400, writes(2, 120));
+    assert_eq!(scene.at(400).primary, Primary::Unknown);
+    scene.answer(2, 401, writes(2, 130));
+    let topology = scene.at(401);
+    assert!(matches!(&topology.primary, Primary::Ambiguous(claims) if claims.0.len() == 2), "{topology:?}");
+    assert_eq!(topology.lineage.epoch, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_on_its_way_to_the_new_primary_serves_for_a_moment_unless_it_may_have_more() {
+    let mut scene = Scene::settled();
+    scene.lose_pg1(250);
+    scene.answer(1, 300, orphan(110));
+    scene.answer(2, 500, orphan(110));
+    scene.answer(1, 500, writes(2, 120));
+    let blocked = |scene: &mut Scene, at| scene.at(at).nodes[2].blocked.clone();
+    assert_eq!(blocked(&mut scene, 500), None, "it has what the new primary had");
+    scene.answer(2, 550, follows(1, 1, 110));
+    assert_eq!(
+        blocked(&mut scene, 550),
+        None,
+        "it receives the end of the old timeline from the new primary"
+    );
+    scene.answer(2, 600, follows(0, 1, 110));
+    assert_eq!(blocked(&mut scene, 600), Some(Refusal::OtherTimeline), "it goes on behind the old one");
+    scene.answer(2, 650, orphan(111));
+    assert_eq!(
+        blocked(&mut scene, 650),
+        Some(Refusal::NotReceiving),
+        "that may be no part of the new timeline"
+    );
+    scene.answer(2, 700, orphan(110));
+    assert_eq!(blocked(&mut scene, 5_500), None);
+    assert_eq!(blocked(&mut scene, 5_501), Some(Refusal::NotReceiving), "it does not come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_not_seen_as_a_standby_shows_nothing_of_its_past() {
+    let mut scene = Scene::settled();
+    scene.lose_pg1(250);
+    scene.answer(2, 500, orphan(110));
+    // It was restarted, and may have come back behind.
+    scene.fail(1, 300);
+    scene.answer(1, 500, writes(2, 120));
+    assert_eq!(scene.at(500).nodes[2].blocked, Some(Refusal::NotReceiving));
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
+    let mut scene = Scene::settled();
+    scene.lose_pg1(250);
+    scene.answer(2, 500, orphan(100));
     scene.answer(1, 500, writes(2, 120));
     scene.answer(2, 600, follows(0, 1, 500));
     let state = scene.at(600).nodes[2].clone();
@@ -192,8 +266,8 @@ async fn positions_of_an_older_epoch_prove_nothing_about_the_new_one() {
 #[tokio::test(start_paused = true)]
 async fn samples_of_an_older_epoch_are_forgotten() {
     let mut scene = Scene::settled();
-    scene.fail(0, 250);
-    scene.answer(2, 300, orphan(100));
+    scene.lose_pg1(250);
+    scene.answer(2, 500, orphan(100));
     scene.answer(1, 500, writes(2, 120));
     // It follows the new primary and is past all that the old one was seen to have.
     scene.answer(2, 600, follows(1, 2, 110));
@@ -208,7 +282,8 @@ async fn a_role_that_may_not_see_the_timeline_proves_lineage_until_the_first_cha
     let plain = |lsn| Probe { timeline: None, sender: None, wal_receiver_status: None, ..follows(0, 1, lsn) };
     scene.answer(1, 250, plain(100));
     assert!(scene.at(250).nodes[1].lineage_proven);
-    scene.fail(0, 500);
+    scene.lose_pg1(500);
+    scene.answer(1, 500, plain(100));
     scene.answer(2, 500, writes(2, 120));
     scene.answer(1, 750, plain(130));
     let state = scene.at(750).nodes[1].clone();
