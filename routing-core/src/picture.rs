@@ -6,7 +6,7 @@ use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::evidence::Evidence;
 use crate::lag::Behind;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::primary::{Standing, Verdict, standings};
 use crate::record::witnesses;
 use crate::role::Role;

@@ -11,7 +11,7 @@ use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor};
 use crate::lease::{Cap, CapPermit, Ticket};
 use crate::metrics;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::router::Routed;
 use crate::token::UnixMillis;
 use crate::topology::Topology;

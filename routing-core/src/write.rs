@@ -8,7 +8,7 @@ use crate::decision::Access;
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
 use crate::step::{CUT, Step, loses_the_answer, roll_back, transaction_body, unknown, writer_changed};
