@@ -64,6 +64,7 @@ mod monitor;
 mod node;
 mod node_id;
 mod opening;
+mod password;
 #[cfg(feature = "patroni")]
 mod patroni;
 mod picture;
@@ -116,6 +117,7 @@ pub use membership::{MembershipChange, MembershipError};
 pub use misrouted::Misrouted;
 pub use node::Node;
 pub use node_id::NodeId;
+pub use password::{Password, PasswordError, PasswordRequest, PasswordSource, Passwords};
 #[cfg(feature = "patroni")]
 pub use patroni::{InvalidPatroni, Patroni, PatroniOptions};
 pub use retry::{RetryConfig, RetryPolicy};
