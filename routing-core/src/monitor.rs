@@ -140,7 +140,7 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     }
     let old = shared.topology();
     let new = evidence.topology(now);
-    report(&old, &new);
+    report(&shared.events, &old, &new);
     let excluded = newly_excluded(&old, &new);
     shared.publish(new);
     for id in excluded {
