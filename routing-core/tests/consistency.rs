@@ -712,6 +712,8 @@ async fn a_newer_timeline_in_a_token_has_every_node_looked_at_at_once() {
             (Duration::from_secs(600), Duration::from_secs(600));
     };
     let scene = Scene::with(rarely).await;
+    // Until the primary is known the monitor looks often.
+    sleep(ms(1_000)).await;
     scene.servers.promote("pg2");
     scene.servers.follow("pg1", "pg2");
     scene.servers.follow("pg3", "pg2");
