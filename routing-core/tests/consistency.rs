@@ -828,3 +828,25 @@ async fn a_read_of_the_primary_that_waits_for_a_connection_hears_that_another_to
     let (node, reason, _) = waiting.await.unwrap().unwrap();
     assert_eq!((node.as_str(), reason), ("pg2", Reason::Strong));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_keeps_to_its_node_while_all_replicas_are_stale() {
+    let scene = Scene::with(|config| config.min_serving_replicas = 2).await;
+    for replica in ["pg2", "pg3"] {
+        scene.servers.server(replica).set_paused(true);
+    }
+    for _ in 0..20 {
+        scene.write().await;
+        sleep(ms(500)).await;
+    }
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    let (first, reason, _) = read(&request).await.unwrap();
+    assert_eq!(reason, Reason::LeastStale);
+    // Others keep it busy, so the other replica would be the choice.
+    let busy = scene.two.routed(request.session().clone(), Consistency::Eventual);
+    let _busy = [busy.acquire_read().await.unwrap(), busy.acquire_read().await.unwrap()];
+    for _ in 0..3 {
+        let (node, reason, _) = read(&request).await.unwrap();
+        assert_eq!((node, reason), (first.clone(), Reason::LeastStale));
+    }
+}

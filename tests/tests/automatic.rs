@@ -8,8 +8,8 @@ use routing_tests::note::entity::{self as note, Column, Entity};
 use routing_tests::{NAME, PRIMARY, REPLICAS, TestCluster, ready};
 use sea_orm::{
     AccessMode, ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _,
-    PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _, TransactionSession as _,
-    TransactionTrait as _,
+    IsolationLevel, PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _,
+    TransactionSession as _, TransactionTrait as _,
 };
 
 fn request(router: &Router<SeaOrm>) -> AutomaticHandle {
@@ -165,4 +165,26 @@ async fn a_function_that_locks_goes_to_the_primary_once_the_application_says_so(
     ready(&told).await;
     assert_eq!(text(&request(&told), "SELECT guard()").await.expect("a lock on the primary"), PRIMARY);
     assert!(is_replica(&text(&request(&told), NAME).await.expect("a read")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serializable_transaction_that_only_reads_runs_where_it_can() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<SeaOrm>().await;
+    for (isolation, on_replica) in [
+        (IsolationLevel::ReadCommitted, true),
+        (IsolationLevel::RepeatableRead, true),
+        // No standby can.
+        (IsolationLevel::Serializable, false),
+    ] {
+        let db = request(&router);
+        let transaction =
+            db.begin_with_config(Some(isolation), Some(AccessMode::ReadOnly)).await.expect("begin");
+        let name = text(&transaction, NAME).await.expect("a read");
+        assert_eq!(is_replica(&name), on_replica, "{isolation:?} ran on {name}");
+        let write = "INSERT INTO note (author, text) VALUES ('a', 'b') RETURNING text";
+        let refused = text(&transaction, write).await.expect_err("it only reads");
+        assert!(refused.to_string().contains("read-only transaction"), "{refused}");
+        transaction.rollback().await.expect("rollback");
+    }
 }
