@@ -805,6 +805,20 @@ async fn a_transaction_counts_as_written_once_its_commit_is_sent_and_not_when_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_caller_may_do_with_a_write_connection_counts_as_written() {
+    let scene = Scene::new().await;
+    let request = || scene.one.routed(Session::new(), Consistency::Session);
+    let (taken, begun, failed) = (request(), request(), request());
+    let _lease = taken.acquire_write().await.unwrap();
+    let begin = async |lease: &mut Lease<FakeBackend>| lease.query().await.map(drop);
+    let _transaction = begun.acquire_write_after::<FakeError, _>(begin).await.unwrap();
+    let fail = async |_: &mut Lease<FakeBackend>| Err(FakeError::Statement);
+    failed.acquire_write_after::<FakeError, _>(fail).await.unwrap_err();
+    let wrote = [&taken, &begun, &failed].map(|request| request.session().wrote());
+    assert_eq!(wrote, [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_of_the_primary_that_waits_for_a_connection_hears_that_another_took_over() {
     let scene = Scene::with(|config| {
         config.read_pool_size = 1;
