@@ -188,3 +188,19 @@ async fn a_serializable_transaction_that_only_reads_runs_where_it_can() {
         transaction.rollback().await.expect("rollback");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_follow_a_write_whatever_they_may_miss_otherwise() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<SeaOrm>().await;
+    let db = request(&router).with(Consistency::Eventual);
+    assert!(is_replica(&text(&db, NAME).await.expect("a read")));
+    note::new("ada", "one").insert(&db).await.expect("a write");
+    assert_eq!(text(&db, NAME).await.expect("a read"), PRIMARY);
+
+    let db = request(&router).with(Consistency::Eventual);
+    note::new("ada", "two").insert(&db).await.expect("a write");
+    let reading = db.begin_with_config(None, Some(AccessMode::ReadOnly)).await.expect("begin");
+    assert_eq!(text(&reading, NAME).await.expect("a read"), PRIMARY);
+    reading.commit().await.expect("commit");
+}
