@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use routing_core::probe::Prober;
+use routing_core::sql::Classifier;
 use routing_core::{
     Access, AutomaticBackend, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed,
     RouterConfig, Usage,
@@ -37,6 +38,10 @@ pub struct SeaOrmOptions {
     pub statement_cache_capacity: Option<usize>,
     /// What gives the password of each new connection. Default: those of the URLs.
     pub passwords: Option<Passwords>,
+    /// The rules by which the automatic handle tells reads from writes. Default: those of
+    /// [`classify`](routing_core::sql::classify). Functions of the application's own that lock, or work outside the database,
+    /// belong in here: a standby would not refuse them.
+    pub classifier: Classifier,
 }
 
 impl Backend for SeaOrm {
