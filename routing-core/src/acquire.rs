@@ -53,6 +53,7 @@ impl<B: Backend> Routed<B> {
             (attempts.demand, attempts.kept) = self.demand(attempts, now);
             match self.choose(attempts, now) {
                 Choice::Take(ticket) => {
+                    metrics::decided(now.elapsed());
                     if let Some(lease) = self.try_node(ticket, attempts).await {
                         return Ok(lease);
                     }

@@ -15,6 +15,7 @@ use crate::role::Role;
 use crate::token::InvalidToken;
 
 const DECISIONS: &str = "db_routing_decisions_total";
+const DECISION: &str = "db_routing_decision_seconds";
 const CHECKOUT: &str = "db_routing_checkout_seconds";
 const QUERY: &str = "db_routing_query_seconds";
 const ERRORS: &str = "db_routing_errors_total";
@@ -29,6 +30,11 @@ const PRIMARY_CHANGES: &str = "db_routing_primary_changes_total";
 /// Tells the recorder what each metric means. Called once by each cluster as it starts; again does no harm.
 pub(crate) fn describe() {
     metrics::describe_counter!(DECISIONS, "requests routed, by access, node, its role and the reason");
+    metrics::describe_histogram!(
+        DECISION,
+        Unit::Seconds,
+        "time to choose a node: from the picture to the permit, without waiting"
+    );
     metrics::describe_histogram!(CHECKOUT, Unit::Seconds, "time to get a connection from a node's pool");
     metrics::describe_histogram!(QUERY, Unit::Seconds, "time that a connection was held");
     metrics::describe_counter!(ERRORS, "faults of a node, by kind");
@@ -96,6 +102,11 @@ pub(crate) fn session_read(outcome: SessionRead) {
 pub(crate) fn served_staleness(staleness: Duration) {
     static HISTOGRAM: OnceLock<Histogram> = OnceLock::new();
     HISTOGRAM.get_or_init(|| metrics::histogram!(STALENESS)).record(staleness);
+}
+
+pub(crate) fn decided(elapsed: Duration) {
+    static HISTOGRAM: OnceLock<Histogram> = OnceLock::new();
+    HISTOGRAM.get_or_init(|| metrics::histogram!(DECISION)).record(elapsed);
 }
 
 pub(crate) fn token_rejected(why: InvalidToken) {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, Failure};
 use crate::config::NodeConfig;
-use crate::decision::{Access, REASONS, Reason};
+use crate::decision::{Access, Reason};
 use crate::fault::Fault;
 use crate::gate::{Admission, Gate};
 use crate::metrics::NodeMeters;
 use crate::node_id::NodeId;
+use crate::recent::Recent;
 use crate::role::Role;
 
 /// One server with its breaker and counters.
@@ -34,8 +35,7 @@ pub struct Node {
     reads: AtomicBool,
     /// A write connection was told that the server is read-only, and the monitor has not looked since.
     write_refused: AtomicBool,
-    /// The index of the last reason for which it was chosen; [`REASONS`] before the first.
-    last_reason: AtomicUsize,
+    recent: Recent,
     probe_now: Notify,
     /// Rises each time that the monitor declares the node dead.
     losses: watch::Sender<u64>,
@@ -60,7 +60,7 @@ impl Node {
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            last_reason: AtomicUsize::new(REASONS),
+            recent: Recent::new(),
             probe_now: Notify::new(),
             losses: watch::Sender::new(0),
             generation: AtomicU64::new(0),
@@ -136,7 +136,12 @@ impl Node {
     /// Why it was chosen last.
     #[must_use]
     pub fn last_reason(&self) -> Option<Reason> {
-        Reason::ALL.get(self.last_reason.load(Relaxed)).copied()
+        self.recent.last(Instant::now()).first().map(|decision| decision.reason)
+    }
+
+    /// Its last decisions and how many there were.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Whether it gets no new work.
@@ -199,7 +204,7 @@ impl Node {
     /// It was chosen: one more request is in flight.
     pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason) {
         self.in_flight.fetch_add(1, Relaxed);
-        self.last_reason.store(reason as usize, Relaxed);
+        self.recent.record(access, reason, Instant::now());
         self.meters.decision(access, role, reason);
     }
 

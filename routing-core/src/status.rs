@@ -11,8 +11,10 @@ use crate::cluster::Cluster;
 use crate::config::RouterConfig;
 use crate::decision::{Access, Reason, Refusal};
 use crate::discoverer::DiscoveryStatus;
+use crate::event::Event;
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Node;
+use crate::recent::RecentDecision;
 use crate::role::Role;
 use crate::router::Router;
 use crate::topology::{NodeState, Primary, Topology};
@@ -37,6 +39,14 @@ pub struct RouterStatus {
     pub monitor_age_seconds: f64,
     /// Reads that the primary runs for lost replicas.
     pub fallback_in_use: u32,
+    /// The same for reads whose token is ahead of every replica.
+    pub fallback_behind_token_in_use: u32,
+    /// Writes that wait for a primary.
+    pub waiting_writes: u32,
+    /// An operator has the primary serve every read.
+    pub reads_from_primary_only: bool,
+    /// What happened last, the oldest first.
+    pub events: Vec<Event>,
     /// What the followed discovery has said, if one is followed.
     pub discovery: Option<DiscoveryStatus>,
     /// The settings that explain the rest.
@@ -82,12 +92,29 @@ pub struct NodeStatus {
     pub probe_age_seconds: Option<f64>,
     /// Why it was chosen last.
     pub last_reason: Option<Reason>,
+    /// Its last decisions, the newest first; at most 16.
+    pub recent: Vec<RecentDecision>,
+    /// How often it was chosen since it joined, by access and reason.
+    pub decisions: Vec<DecisionCount>,
+    /// Its share of reads next to other nodes.
+    pub weight: u32,
     /// Whether it gets no new work.
     pub draining: bool,
     /// Its read pool.
     pub read_pool: PoolStatus,
     /// Its write pool.
     pub write_pool: PoolStatus,
+}
+
+/// How often a node was chosen for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DecisionCount {
+    /// What for.
+    pub access: Access,
+    /// Why.
+    pub reason: Reason,
+    /// How often.
+    pub count: u64,
 }
 
 /// Reports configuration without secrets: what `/routing` shows of it.
@@ -101,6 +128,12 @@ pub struct ConfigStatus {
     pub min_serving_replicas: u32,
     /// See [`RouterConfig::fallback_no_replica`].
     pub fallback_no_replica: u32,
+    /// See [`RouterConfig::fallback_behind_token`].
+    pub fallback_behind_token: u32,
+    /// See [`RouterConfig::write_quorum`].
+    pub write_quorum: u32,
+    /// See [`RouterConfig::write_waiters`].
+    pub write_waiters: u32,
 }
 
 impl From<&RouterConfig> for ConfigStatus {
@@ -110,6 +143,9 @@ impl From<&RouterConfig> for ConfigStatus {
             probe_interval_seconds: config.probe_interval.as_secs_f64(),
             min_serving_replicas: config.min_serving_replicas,
             fallback_no_replica: config.fallback_no_replica(),
+            fallback_behind_token: config.fallback_behind_token(),
+            write_quorum: config.write_quorum,
+            write_waiters: config.write_waiters,
         }
     }
 }
@@ -162,6 +198,10 @@ impl Cluster {
             highest_timeline: topology.lineage.highest,
             monitor_age_seconds: seconds(now.saturating_duration_since(topology.published)),
             fallback_in_use: self.shared().fallback.taken(),
+            fallback_behind_token_in_use: self.shared().behind_token.taken(),
+            waiting_writes: self.shared().write_waiters.taken(),
+            reads_from_primary_only: self.reads_from_primary_only(),
+            events: self.events(),
             discovery: self.discovery(),
             config: ConfigStatus::from(config),
             nodes: nodes.collect(),
@@ -224,6 +264,14 @@ fn node_status(
         latency_seconds: seconds(node.latency()),
         probe_age_seconds: state.probed.map(|sent| seconds(now.saturating_duration_since(sent))),
         last_reason: node.last_reason(),
+        recent: node.recent().last(now),
+        decisions: node
+            .recent()
+            .counts()
+            .into_iter()
+            .map(|(access, reason, count)| DecisionCount { access, reason, count })
+            .collect(),
+        weight: node.weight(),
         draining: node.is_draining(),
         read_pool: PoolStatus::default(),
         write_pool: PoolStatus::default(),

@@ -43,6 +43,7 @@ impl<B: Backend> Routed<B> {
                 continue;
             }
             if let Some(ticket) = self.writer_ticket(&tried, now) {
+                metrics::decided(now.elapsed());
                 drop(waiting.take());
                 if let Some(lease) = self.try_writer(ticket, &mut tried, deadline).await {
                     return Ok(lease);
