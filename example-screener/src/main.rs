@@ -24,6 +24,10 @@ struct Arguments {
     /// A TOML file that names the servers, instead of the environment. SIGHUP has it read again.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Mount the routes that drain a node, have the primary serve every read, and freeze the discovery. They ask nobody who
+    /// they are.
+    #[arg(long)]
+    control: bool,
     /// The directory of the screener's own cluster.
     #[arg(long, default_value = ".cluster")]
     dir: PathBuf,
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
         orm: arguments.orm,
         port: arguments.port,
         config: arguments.config,
+        control: arguments.control,
         dir: arguments.dir,
     };
     let progress = routing_cluster::progress_on_stderr();

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use routing_axum::Control;
 use routing_cluster::{DownError, Progress};
 use routing_core::{Backend, ConfigError, Router, RouterConfig};
 use routing_diesel::Diesel;
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub port: u16,
     /// A TOML file that names the servers; it goes before the environment. SIGHUP has it read again.
     pub config: Option<PathBuf>,
+    /// Whether to mount the routes by which an operator intervenes. They ask nobody who they are.
+    pub control: bool,
     /// The directory of the cluster, if neither names a database.
     pub dir: PathBuf,
 }
@@ -94,11 +97,11 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
     let (config, source) = (database.config.clone(), database.source.clone());
     let served = match options.orm {
         Orm::SeaOrm => {
-            let app = |router| crate::seaorm::app(router, render);
+            let app = |router| controlled(crate::seaorm::app, router, render, options.control);
             run::<SeaOrm>(config, source, listener, app, &mut signals, progress).await
         }
         Orm::Diesel => {
-            let app = |router| crate::diesel::app(router, render);
+            let app = |router| controlled(crate::diesel::app, router, render, options.control);
             run::<Diesel>(config, source, listener, app, &mut signals, progress).await
         }
     };
@@ -126,6 +129,18 @@ pub async fn load(progress: &dyn Progress) -> Result<Prepared, ServeError> {
     let prepared = prepare(&router, progress).await;
     router.close();
     Ok(prepared?)
+}
+
+/// The application, with the routes by which an operator intervenes if they are wanted.
+fn controlled<B: Backend, R>(
+    app: impl FnOnce(Router<B>, R) -> axum::Router,
+    router: Router<B>,
+    render: R,
+    control: bool,
+) -> axum::Router {
+    let cluster = router.cluster().clone();
+    let app = app(router, render);
+    if control { app.merge(Control::new(cluster).into_routes()) } else { app }
 }
 
 /// Prepares the database and serves until a signal.

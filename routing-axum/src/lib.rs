@@ -30,9 +30,11 @@
 //! - **rejection**: [`Unavailable`] and [`MissingLayer`], the answers to requests that got no connection. A **throttle**
 //!   keeps the log readable meanwhile.
 //! - **operations**: [`Operations`], the health, status and metrics routes. **exposition**: their per-node gauges.
+//! - **control**: [`Control`], the routes by which an operator intervenes.
 //! - **dashboard**: the status, drawn for a person.
 
 mod consistency;
+mod control;
 mod dashboard;
 mod exposition;
 mod extract;
@@ -43,6 +45,7 @@ mod throttle;
 mod token;
 
 pub use consistency::{ConsistencyLayer, ConsistencyService, consistency};
+pub use control::Control;
 pub use exposition::node_gauges;
 pub use extract::{Db, HoldsRouter, ReadDb, WriteDb};
 pub use layer::{RoutingFuture, RoutingLayer, RoutingService};
