@@ -72,6 +72,7 @@ impl Evidence {
             fresh_as_of: self.fresh_as_of(index),
             last_known_fresh: record.last_known_fresh,
             lineage_proven: match own_timeline {
+                _ if probe.is_some_and(|probe| probe.claimed_lag.is_some()) => false,
                 Some(own) => Some(own) == writer_timeline,
                 None => self.lineage.epoch == 1,
             },

@@ -13,11 +13,16 @@ use crate::fault::Fault;
 use crate::lsn::{Lsn, Position, SystemId, Timeline};
 
 /// Asked once for each probe connection: what cannot change while that connection lives. One row of text columns.
-pub const IDENTITY_SQL: &str = "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), \
+///
+/// Amazon Aurora is known by a function of its own: many of PostgreSQL's about the log exist there and fail, so none of them is
+/// called.
+pub const IDENTITY_SQL: &str = "SELECT CASE WHEN pg_catalog.to_regproc('aurora_version') IS NULL \
+          THEN (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) ELSE '0' END, \
      pg_catalog.current_setting('server_version_num'), \
      pg_catalog.host(pg_catalog.inet_server_addr()), \
      pg_catalog.inet_server_port()::text, \
-     EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::text";
+     EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::text, \
+     (pg_catalog.to_regproc('aurora_version') IS NOT NULL)::text";
 
 /// Asked at every probe. One row of text columns.
 ///
@@ -37,6 +42,23 @@ pub const PROBE_SQL: &str = "SELECT s.r::text, \
      (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication)::text, \
      (pg_catalog.current_setting('transaction_read_only') = 'on')::text \
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) s LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true";
+
+/// Asked at every probe of a server of Amazon Aurora. The same columns as [`PROBE_SQL`], and the lag that Aurora claims.
+///
+/// Written from Aurora's documentation and tested on functions that stand for its own. All its servers share one storage, so
+/// there is one timeline, and nobody streams from anybody; positions are not told.
+pub const AURORA_PROBE_SQL: &str = "SELECT (s.session_id <> 'MASTER_SESSION_ID')::text, \
+     CASE WHEN s.session_id = 'MASTER_SESSION_ID' THEN '0/1' END, \
+     NULL::text, \
+     CASE WHEN s.session_id = 'MASTER_SESSION_ID' THEN '00000001' ELSE '1' END, \
+     'true', \
+     NULL::text, \
+     NULL::text, \
+     NULL::text, \
+     '0', \
+     (pg_catalog.current_setting('transaction_read_only') = 'on')::text, \
+     CASE WHEN s.session_id = 'MASTER_SESSION_ID' THEN NULL ELSE s.replica_lag_in_msec END::text \
+ FROM aurora_replica_status() s WHERE s.server_id = aurora_db_instance_identifier()";
 
 /// One row of an answer as the server wrote it: a text for each column, `None` for NULL.
 pub type Row = Vec<Option<String>>;
@@ -117,6 +139,16 @@ pub struct Identity {
     /// When the server was started, as it writes it. With the address it tells two servers apart that a network makes
     /// look alike, and shows one server that is listed twice.
     pub started: String,
+    /// Whether it is a server of Amazon Aurora, which is asked [`AURORA_PROBE_SQL`].
+    pub aurora: bool,
+}
+
+impl Identity {
+    /// What to ask the server at every probe.
+    #[must_use]
+    pub fn probe_sql(&self) -> &'static str {
+        if self.aurora { AURORA_PROBE_SQL } else { PROBE_SQL }
+    }
 }
 
 /// What a server said of itself at one probe.
@@ -140,6 +172,9 @@ pub struct Probe {
     pub walsenders: u32,
     /// Whether its sessions start read-only.
     pub read_only: bool,
+    /// How far a standby says that it lags, where that is all it says. It proves nothing: reads with a bound or a token are
+    /// not served by it.
+    pub claimed_lag: Option<Duration>,
 }
 
 impl Probe {
@@ -155,7 +190,7 @@ impl Probe {
         self.wal_receiver && self.wal_receiver_status.as_deref().is_none_or(|status| status == "streaming")
     }
 
-    /// Reads the answer to [`PROBE_SQL`].
+    /// Reads the answer to [`PROBE_SQL`] or [`AURORA_PROBE_SQL`].
     ///
     /// # Errors
     /// [`ProbeError::Malformed`] names the column.
@@ -179,6 +214,10 @@ impl Probe {
             },
             walsenders: columns.required("number of WAL senders", |text| text.parse().ok())?,
             read_only: columns.required("read-only setting", boolean)?,
+            claimed_lag: match columns.0.len() {
+                0 => None,
+                _ => columns.optional("lag", milliseconds)?,
+            },
         };
         if !probe.in_recovery && probe.position().is_none() {
             return Err(ProbeError::Malformed("position of a primary"));
@@ -200,6 +239,7 @@ impl Identity {
             address: columns.optional("address", |text| Some(text.to_owned()))?,
             port: columns.optional("port", |text| text.parse().ok())?,
             started: columns.required("start time", |text| Some(text.to_owned()))?,
+            aurora: columns.required("aurora_version", boolean)?,
         })
     }
 }
@@ -222,6 +262,11 @@ impl Columns<'_> {
     fn required<T>(&mut self, name: &'static str, read: impl Fn(&str) -> Option<T>) -> Result<T, ProbeError> {
         self.optional(name, read)?.ok_or(ProbeError::Malformed(name))
     }
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    let milliseconds = text.parse::<f64>().ok()?.max(0.0);
+    Duration::try_from_secs_f64(milliseconds / 1000.0).ok()
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -273,6 +318,18 @@ mod tests {
         let probe = Probe::parse(&standby).unwrap();
         assert!(probe.receives());
         assert_eq!((probe.timeline, probe.sender, probe.lsn), (None, None, Some(Lsn::from(0x300_0148))));
+    }
+
+    #[test]
+    fn a_reader_of_aurora_claims_a_lag_and_no_position() {
+        let columns = ["true", "NULL", "NULL", "1", "true", "NULL", "NULL", "NULL", "0", "true", "12.5"];
+        let reader = Probe::parse(&row(&columns)).unwrap();
+        assert!(reader.receives());
+        assert_eq!((reader.lsn, reader.claimed_lag), (None, Some(Duration::from_micros(12_500))));
+        let writer =
+            row(&["false", "0/1", "NULL", "00000001", "true", "NULL", "NULL", "NULL", "0", "false", "NULL"]);
+        let writer = Probe::parse(&writer).unwrap();
+        assert_eq!((writer.timeline, writer.claimed_lag), (Some(Timeline(1)), None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::config::RouterConfig;
 use crate::evidence::Observation;
 use crate::node::Node;
 use crate::node_id::NodeId;
-use crate::probe::{IDENTITY_SQL, Identity, PROBE_SQL, Probe, ProbeConnection, ProbeError, Prober};
+use crate::probe::{IDENTITY_SQL, Identity, Probe, ProbeConnection, ProbeError, Prober};
 
 /// Requests that fail on a node ask for a probe each; one answers all of those that came this shortly before.
 const BURST: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ pub(crate) async fn watch_node(
             Err(error) => Some((sent, error)),
             Ok((mut connection, identity)) => loop {
                 let sent = Instant::now();
-                match ask(&mut *connection, &config).await {
+                match ask(&mut *connection, identity.probe_sql(), &config).await {
                     Ok(probe) => {
                         let outcome = Ok((identity.clone(), probe));
                         if observed.send(Observation { node: node.id(), sent, outcome }).await.is_err() {
@@ -101,8 +101,12 @@ async fn connect(
     timeout(after, opening).await.unwrap_or(Err(ProbeError::TimedOut { step: "connecting", after }))
 }
 
-async fn ask(connection: &mut dyn ProbeConnection, config: &RouterConfig) -> Result<Probe, ProbeError> {
+async fn ask(
+    connection: &mut dyn ProbeConnection,
+    sql: &'static str,
+    config: &RouterConfig,
+) -> Result<Probe, ProbeError> {
     let after = config.probe_timeout;
-    let answer = timeout(after, connection.query(PROBE_SQL));
+    let answer = timeout(after, connection.query(sql));
     Probe::parse(&answer.await.unwrap_or(Err(ProbeError::TimedOut { step: "asking", after }))?)
 }

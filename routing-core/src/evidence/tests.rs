@@ -36,6 +36,7 @@ impl Scene {
             address: Some(format!("10.0.0.{}", node + 1)),
             port: Some(5432),
             started: "1".to_owned(),
+            aurora: false,
         };
         let sent = self.start + ms(at);
         let outcome = Ok((Arc::new(identity), probe));
@@ -80,6 +81,7 @@ fn writes(timeline: u32, lsn: u64) -> Probe {
         sender: None,
         walsenders: 0,
         read_only: false,
+        claimed_lag: None,
     }
 }
 

@@ -113,6 +113,7 @@ fn statement(index: usize, says: &Says) -> Option<(Identity, Probe)> {
         address: Some(format!("10.0.0.{server}")),
         port: Some(5432),
         started: "1".to_owned(),
+        aurora: false,
     };
     let probe = Probe {
         in_recovery: recovery,
@@ -124,6 +125,7 @@ fn statement(index: usize, says: &Says) -> Option<(Identity, Probe)> {
         sender: follows.map(|from| (format!("10.0.0.{from}"), 5432)),
         walsenders: 0,
         read_only,
+        claimed_lag: None,
     };
     Some((identity, probe))
 }

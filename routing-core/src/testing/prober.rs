@@ -65,6 +65,7 @@ impl ProbeConnection for FakeProbe {
                     some(address),
                     some("5432".to_owned()),
                     some("1".to_owned()),
+                    some("false".to_owned()),
                 ]);
             }
             let lsn = self.server.lsn().to_string();
