@@ -137,3 +137,9 @@ pub struct CommitUnknown {
     /// How the answer was lost, in the driver's words.
     pub why: Arc<str>,
 }
+
+impl CommitUnknown {
+    /// Why the outcome of a commit is unknown that the server calls a success: somebody cancelled its wait for a synchronous
+    /// standby. It is committed there, and lost with that server unless a standby has received it after all.
+    pub const UNREPLICATED: &'static str = "its wait for a synchronous standby was cancelled";
+}

@@ -4,6 +4,7 @@
 
 mod ambiguity;
 mod busy;
+mod commit;
 mod freeze;
 mod old_primary;
 mod promotion;
