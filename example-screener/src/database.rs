@@ -1,6 +1,6 @@
 //! Which database the screener runs on: one that is named, or a cluster of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use routing_cluster::{
     ClusterOptions, DownError, LocalCluster, Login, NodeState, OpenError, Progress, UnknownNode, UpError,
@@ -15,17 +15,44 @@ const VARIABLE: &str = "DATABASE_PRIMARY_URL";
 pub struct Database {
     /// What a router needs to know of it.
     pub config: RouterConfig,
+    /// Where that was found.
+    pub source: Source,
     /// The cluster that was started for it, if one was.
     own: Option<LocalCluster>,
+}
+
+/// What says which servers there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The process's environment, which does not change while it runs.
+    Environment,
+    /// A configuration file.
+    File(PathBuf),
+    /// A cluster in this directory.
+    Cluster(PathBuf),
+}
+
+impl Source {
+    /// Reads it again.
+    ///
+    /// # Errors
+    /// When it no longer names a database rightly.
+    pub async fn read(&self) -> Result<RouterConfig, DatabaseError> {
+        match self {
+            Self::Environment => Ok(RouterConfig::from_env()?),
+            Self::File(path) => Ok(RouterConfig::from_file(path)?),
+            Self::Cluster(dir) => of_cluster(&LocalCluster::open(dir).await?),
+        }
+    }
 }
 
 /// Why there is no database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// The environment names one, wrongly.
-    #[error("the environment names a database that cannot be used")]
-    Environment(#[from] ConfigError),
+    /// The environment, or the configuration file, names one wrongly.
+    #[error("the configuration names a database that cannot be used")]
+    Configuration(#[from] ConfigError),
     /// The cluster did not start.
     #[error("the cluster did not start")]
     Up(#[from] UpError),
@@ -41,17 +68,27 @@ pub enum DatabaseError {
 }
 
 impl Database {
-    /// What the environment names; else the cluster in `dir`, which is made or started when it does not run.
+    /// What the configuration file names, if there is one; else what the environment names; else the cluster in `dir`, which is made or started when it does not run.
     ///
     /// # Errors
-    /// When the environment names a database wrongly, or the cluster does not come up; then nothing of it is left
+    /// When the file or the environment names a database wrongly, or the cluster does not come up; then nothing of it is left
     /// running.
     ///
     /// # Cancel safety
     /// Dropping the future kills the servers that it has started; the next call repairs the rest.
-    pub async fn find(dir: &Path, progress: &dyn Progress) -> Result<Self, DatabaseError> {
-        if std::env::var(VARIABLE).is_ok_and(|url| !url.trim().is_empty()) {
-            return Ok(Self { config: RouterConfig::from_env()?, own: None });
+    pub async fn find(
+        file: Option<&Path>,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self, DatabaseError> {
+        let named = match file {
+            Some(file) => Some(Source::File(file.to_owned())),
+            None => {
+                std::env::var(VARIABLE).is_ok_and(|url| !url.trim().is_empty()).then_some(Source::Environment)
+            }
+        };
+        if let Some(source) = named {
+            return Ok(Self { config: source.read().await?, source, own: None });
         }
         let options = ClusterOptions { dir: dir.to_owned(), replicas: 2, ..ClusterOptions::default() };
         // Whoever started it stops it, even if a node of it had to be brought back.
@@ -61,11 +98,10 @@ impl Database {
             Err(UpError::AlreadyRunning { .. }) => (LocalCluster::open(dir).await?, false),
             Err(error) => return Err(error.into()),
         };
-        let nodes = cluster.nodes().iter().map(|node| node_config(&cluster, &node.name));
-        match nodes.collect() {
-            Ok(nodes) => {
-                let config = RouterConfig { nodes, ..RouterConfig::default() };
-                Ok(Self { config, own: owned.then_some(cluster) })
+        match of_cluster(&cluster) {
+            Ok(config) => {
+                let source = Source::Cluster(dir.to_owned());
+                Ok(Self { config, source, own: owned.then_some(cluster) })
             }
             Err(error) => {
                 if owned && let Err(down) = cluster.down(false).await {
@@ -92,6 +128,13 @@ impl Database {
             None => Ok(()),
         }
     }
+}
+
+/// The defaults, with the nodes that a cluster has.
+fn of_cluster(cluster: &LocalCluster) -> Result<RouterConfig, DatabaseError> {
+    let nodes = cluster.nodes();
+    let nodes = nodes.iter().map(|node| node_config(cluster, &node.name)).collect::<Result<_, _>>()?;
+    Ok(RouterConfig { nodes, ..RouterConfig::default() })
 }
 
 fn node_config(cluster: &LocalCluster, name: &str) -> Result<NodeConfig, DatabaseError> {

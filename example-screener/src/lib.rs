@@ -23,6 +23,7 @@ mod migration;
 mod orm;
 mod page;
 mod prepare;
+mod reload;
 mod screen;
 pub mod seaorm;
 mod serve;
@@ -31,7 +32,7 @@ mod text;
 mod watched;
 
 pub use data::{CLOSES, COMPANIES, Company, DailyClose, closes, companies};
-pub use database::{Database, DatabaseError};
+pub use database::{Database, DatabaseError, Source};
 pub use error::AppError;
 pub use metrics::{RecorderError, install_recorder};
 pub use migration::Migrator;

@@ -21,6 +21,9 @@ struct Arguments {
     /// The port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 3000)]
     port: u16,
+    /// A TOML file that names the servers, instead of the environment. SIGHUP has it read again.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// The directory of the screener's own cluster.
     #[arg(long, default_value = ".cluster")]
     dir: PathBuf,
@@ -36,7 +39,12 @@ async fn main() -> ExitCode {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,example_screener=info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    let options = ServeOptions { orm: arguments.orm, port: arguments.port, dir: arguments.dir };
+    let options = ServeOptions {
+        orm: arguments.orm,
+        port: arguments.port,
+        config: arguments.config,
+        dir: arguments.dir,
+    };
     let progress = routing_cluster::progress_on_stderr();
     let done = match arguments.load {
         true => load(&*progress).await.map(drop),

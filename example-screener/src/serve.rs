@@ -14,11 +14,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, Source};
 use crate::home::TRY;
 use crate::metrics::{RecorderError, install_recorder};
 use crate::orm::Orm;
 use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::reload::Reloading;
 
 /// How long requests in flight may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -30,7 +31,9 @@ pub struct ServeOptions {
     pub orm: Orm,
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
-    /// The directory of the cluster, if the environment names no database.
+    /// A TOML file that names the servers; it goes before the environment. SIGHUP has it read again.
+    pub config: Option<PathBuf>,
+    /// The directory of the cluster, if neither names a database.
     pub dir: PathBuf,
 }
 
@@ -85,18 +88,18 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
     let database = tokio::select! {
         biased;
         () = signals.next() => return Ok(()),
-        found = Database::find(&options.dir, progress) => found?,
+        found = Database::find(options.config.as_deref(), &options.dir, progress) => found?,
     };
     let own = database.is_own();
-    let config = database.config.clone();
+    let (config, source) = (database.config.clone(), database.source.clone());
     let served = match options.orm {
         Orm::SeaOrm => {
             let app = |router| crate::seaorm::app(router, render);
-            run::<SeaOrm>(config, listener, app, &mut signals, progress).await
+            run::<SeaOrm>(config, source, listener, app, &mut signals, progress).await
         }
         Orm::Diesel => {
             let app = |router| crate::diesel::app(router, render);
-            run::<Diesel>(config, listener, app, &mut signals, progress).await
+            run::<Diesel>(config, source, listener, app, &mut signals, progress).await
         }
     };
     if own {
@@ -128,6 +131,7 @@ pub async fn load(progress: &dyn Progress) -> Result<Prepared, ServeError> {
 /// Prepares the database and serves until a signal.
 async fn run<B: Backend>(
     config: RouterConfig,
+    source: Source,
     listener: TcpListener,
     app: impl FnOnce(Router<B>) -> axum::Router,
     signals: &mut Signals,
@@ -144,6 +148,7 @@ async fn run<B: Backend>(
         };
         drop(preparing);
         announce(&router, &listener).map_err(ServeError::Server)?;
+        let _reloading = Reloading::start(router.cluster(), source).map_err(ServeError::Signals)?;
         serve_until(signals.next(), listener, app(router.clone())).await.map_err(ServeError::Server)
     }
     .await;

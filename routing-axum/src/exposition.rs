@@ -86,7 +86,7 @@ fn used(pool: &PoolStatus) -> usize {
 fn cluster(text: &mut String, status: &RouterStatus) {
     let name = "db_routing_primary_known";
     head(text, name, "whether one node is proven to be the primary");
-    sample(text, name, &[], u8::from(status.primary.is_some()));
+    sample(text, name, &[], u8::from(status.primary.is_some() && status.primary_missing.is_none()));
     let name = "db_routing_split_brain";
     head(text, name, "whether several nodes claim to be the primary and nothing tells them apart");
     let ambiguous = status.primary_missing.as_deref().is_some_and(|why| why.starts_with("ambiguous"));

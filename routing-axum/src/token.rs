@@ -23,9 +23,9 @@ pub(crate) struct CookieAttributes {
 /// paths; which of them is newer is for the tokens to say.
 pub(crate) fn present(headers: &HeaderMap, session: &Session) {
     for value in headers.get_all(HEADER) {
-        if let Ok(text) = value.to_str() {
-            session.present(text.trim());
-        }
+        // Whoever stands between may put several lines into one (RFC 9110, section 5.3).
+        let texts = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        texts.filter(|text| !text.is_empty()).for_each(|text| session.present(text));
     }
     for value in headers.get_all(COOKIE) {
         // What is not text cannot hold a token, and what stands beside it may.

@@ -13,6 +13,7 @@ use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, SessionRead};
+use crate::node::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::selection::Choice;
@@ -22,6 +23,8 @@ use crate::tried::Tried;
 pub(crate) struct Attempts {
     /// What the last choice demanded.
     pub(crate) demand: Demand,
+    /// The replica that the session kept to then.
+    pub(crate) kept: Option<NodeId>,
     /// Since when it waits for a replica to replay what the session has seen.
     pub(crate) waiting_since: Option<Instant>,
     /// Only the primary can still serve: recovery cancelled the read on a replica, or no standby can run it.
@@ -47,7 +50,7 @@ impl<B: Backend> Routed<B> {
             if now >= attempts.deadline {
                 return Err(self.deadline_error(attempts, now));
             }
-            attempts.demand = self.demand(attempts, now);
+            (attempts.demand, attempts.kept) = self.demand(attempts, now);
             match self.choose(attempts, now) {
                 Choice::Take(ticket) => {
                     if let Some(lease) = self.try_node(ticket, attempts).await {
@@ -123,9 +126,13 @@ impl<B: Backend> Routed<B> {
                 }
                 // A connection that is younger than what this request has been served: the server may have crashed in between,
                 // and have come back behind that. A crash also ends the monitor's connection.
-                let served = self.session.served().filter(|_| self.session.serves(id));
-                let younger = served.filter(|(last, _)| opened >= *last);
-                if younger.is_some_and(|(_, generation)| generation != lease.node().generation()) {
+                let served = self.session.served_by(id);
+                if served.is_none() && attempts.kept == Some(id) {
+                    // Another read of the request has found the node wanting meanwhile.
+                    return Err(None);
+                }
+                let younger = served.filter(|serving| opened >= serving.since);
+                if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
                     self.session.lose_node(now);
                     return Err(None);
                 }

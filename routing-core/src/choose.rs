@@ -13,6 +13,7 @@ use crate::config::RouterConfig;
 use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
+use crate::node::NodeId;
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
@@ -67,7 +68,7 @@ pub(crate) fn replica<'t>(
             && unfresh(state, demand, limits, now).is_none()
         {
             let trial = state.node.admission(now) == Admission::Trial;
-            if session.serves(state.node.id()) && !trial {
+            if session.prefers(state.node.id()) && !trial {
                 return Some(Chosen { state, reason: Reason::SameRequest, trial });
             }
             eligible.push((index, trial));
@@ -83,7 +84,7 @@ pub(crate) fn replica<'t>(
             Candidate {
                 name: node.name(),
                 in_flight: node.in_flight(),
-                weight: node.config().weight,
+                weight: node.weight(),
                 latency: node.latency(),
             }
         })
@@ -93,15 +94,15 @@ pub(crate) fn replica<'t>(
     Some(Chosen { state: &topology.nodes[index], reason: balance.reason(), trial })
 }
 
-/// Whether the node that the session keeps to can go on serving it.
-pub(crate) fn keeps(
+/// The node that the session keeps to, if it can go on serving it.
+pub(crate) fn kept(
     topology: &Topology,
     demand: Demand,
     session: &Session,
     tried: &Tried,
     limits: Limits,
     now: Instant,
-) -> bool {
+) -> Option<NodeId> {
     let serving = |(index, state): (usize, &NodeState)| {
         unserving(topology, state, index, tried, now).is_none()
             && state.node.admission(now) == Admission::Admitted
@@ -109,11 +110,12 @@ pub(crate) fn keeps(
     let fresh = |state: &NodeState| unfresh(state, demand, limits, now).is_none();
     let mut nodes = topology.nodes.iter().enumerate();
     let kept = nodes.clone().find(|(_, state)| session.serves(state.node.id()));
-    let Some((_, state)) = kept.filter(|kept| serving(*kept)) else { return false };
+    let (_, state) = kept.filter(|kept| serving(*kept))?;
     // All are stale: whoever served goes on.
-    fresh(state)
+    let goes_on = fresh(state)
         || may_be_stale(demand, limits)
-            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state))
+            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state));
+    goes_on.then(|| state.node.id())
 }
 
 /// Whether the least stale replicas may serve when all exceed the limit.
@@ -165,7 +167,7 @@ fn least_stale<'t>(
         .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
         .collect();
     known.sort_unstable_by_key(|(fresh, _)| std::cmp::Reverse(*fresh));
-    let kept = known.iter().find(|(_, index)| session.serves(topology.nodes[*index].node.id())).copied();
+    let kept = known.iter().find(|(_, index)| session.prefers(topology.nodes[*index].node.id())).copied();
     known.truncate(limits.min_serving);
     let least = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight());
     let (_, index) = kept.or(least)?;
@@ -227,6 +229,12 @@ pub(crate) fn unserving(
     if state.node.is_draining() {
         return Some(Refusal::Draining);
     }
+    if !state.node.serves_reads() {
+        return Some(Refusal::NoReads);
+    }
+    if let Some(left) = state.kept_waiting(now) {
+        return Some(Refusal::Flapping(left));
+    }
     if let Some(fault) = tried.fault(state.node.id()) {
         return Some(Refusal::Tried(fault));
     }
@@ -268,5 +276,90 @@ fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
             (lsn < floor).then(|| Refusal::BehindToken { bytes: Some(floor.bytes_after(lsn)) })
         }
         _ => Some(Refusal::BehindToken { bytes: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+    use crate::lsn::{Lsn, Timeline};
+    use crate::node::Node;
+
+    const LIMITS: Limits = Limits {
+        max_staleness: Duration::from_secs(5),
+        commit_delay: Duration::ZERO,
+        min_serving: 1,
+        writer_lease: Duration::from_secs(1),
+    };
+
+    fn topology(now: Instant) -> Topology {
+        let config = NodeConfig::new("pg1", "postgres://h/d".parse().unwrap());
+        let mut topology = Topology::unseen(&[Arc::new(Node::new(config, BreakerConfig::default()))], now);
+        let state = &mut topology.nodes[0];
+        (state.blocked, state.fresh_as_of, state.lsn) = (None, Some(now), Some(Lsn::from(100)));
+        state.lineage_proven = true;
+        topology
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_fresh_enough_by_its_bound_its_history_its_lineage_and_its_position() {
+        let now = Instant::now();
+        let state = topology(now).nodes.remove(0);
+        let later =
+            |state: NodeState| NodeState { fresh_as_of: now.checked_sub(LIMITS.max_staleness * 2), ..state };
+        let bound = Demand { bound: Some(Duration::from_secs(1)), ..Demand::ANY };
+        let floor = |lsn| Demand { floor: Some(Lsn::from(lsn)), token: true, ..Demand::ANY };
+        let asked = Demand { ask: Some(now), ..Demand::ANY };
+        let hidden = NodeState { lineage_proven: false, ..state.clone() };
+        let returning = NodeState { returning: true, ..state.clone() };
+        let unknown = NodeState { lsn: None, ..state.clone() };
+        let behind = |bytes| Some(Refusal::BehindToken { bytes });
+        let cases = [
+            ("fresh", &state, Demand::ANY, None),
+            ("within a bound", &state, bound, None),
+            ("at a position", &state, floor(100), None),
+            ("behind a position", &state, floor(101), behind(Some(1))),
+            ("a position that is still asked for", &state, asked, behind(None)),
+            ("no position of its own", &unknown, floor(1), behind(None)),
+            ("of unknown lineage", &hidden, Demand::ANY, None),
+            ("of unknown lineage, within a bound", &hidden, bound, Some(Refusal::StalenessUnknown)),
+            ("of unknown lineage, at a position", &hidden, floor(100), behind(None)),
+            ("returning", &returning, Demand::ANY, Some(Refusal::Returning)),
+            ("returning, within a bound", &returning, bound, Some(Refusal::Returning)),
+            ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
+        ];
+        for (name, state, demand, expected) in cases {
+            assert_eq!(unfresh(state, demand, LIMITS, now), expected, "{name}");
+        }
+        for demand in [Demand::ANY, bound, floor(100)] {
+            let found = unfresh(&later(state.clone()), demand, LIMITS, now);
+            assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_primary_reads_within_its_lease_and_on_no_lower_timeline_than_a_token_names() {
+        let now = Instant::now();
+        let mut topology = topology(now);
+        topology.nodes[0].timeline = Some(Timeline(2));
+        let at = |confirmed, timeline| Primary::Known { index: 0, timeline, confirmed, read_only: false };
+        let above = |timeline| Demand { timeline: Some(Timeline(timeline)), ..Demand::ANY };
+        let just = now.checked_sub(LIMITS.writer_lease).unwrap();
+        let before = just.checked_sub(Duration::from_millis(1)).unwrap();
+        for (confirmed, demand, serves) in [
+            (now, Demand::ANY, true),
+            (just, Demand::ANY, true),
+            (before, Demand::ANY, false),
+            (now, above(2), true),
+            (now, above(3), false),
+        ] {
+            topology.primary = at(confirmed, Timeline(2));
+            let chosen = primary(&topology, demand, &Tried::default(), LIMITS, Reason::Strong, now);
+            assert_eq!(chosen.is_some(), serves, "{demand:?}");
+        }
     }
 }

@@ -1,26 +1,36 @@
 //! What is true of the servers, whatever ORM asks.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::choose::Limits;
 use crate::config::{ConfigError, RouterConfig};
 use crate::decision::Refusals;
+use crate::discoverer::Following;
 use crate::key::TokenKeys;
 use crate::lease::Cap;
 use crate::lsn::Timeline;
+use crate::membership::Membership;
 use crate::node::Node;
+use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
+use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
+
+/// How many of the writes that waited for a primary open connections to it at once: a server that was promoted a moment ago
+/// has other work than to greet a thousand clients.
+const RELEASED_AT_ONCE: usize = 4;
 
 /// The servers of one replicated PostgreSQL: who they are, what the monitor knows of them, and the limits that all
 /// users of them share. One cluster can carry a [`Router`](crate::Router) for each ORM. Clones share it; when the last
@@ -30,7 +40,7 @@ use crate::tried::Tried;
 #[derive(Clone)]
 pub struct Cluster(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
 }
@@ -39,7 +49,7 @@ struct Inner {
 pub(crate) struct Shared {
     pub(crate) config: Arc<RouterConfig>,
     pub(crate) limits: Limits,
-    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) membership: Membership,
     topology: ArcSwap<Topology>,
     version: watch::Sender<u64>,
     pub(crate) balance: Arc<dyn Balance>,
@@ -53,6 +63,16 @@ pub(crate) struct Shared {
     /// The highest timeline that a token of this cluster has named, and until when that counts.
     heard: Mutex<Option<(Timeline, Instant)>>,
     pub(crate) write_waiters: Arc<Cap>,
+    /// What an authority said last; `Some(None)` before its first word, `None` without one.
+    pub(crate) authority: watch::Sender<Option<Option<Word>>>,
+    /// The discovery that is followed.
+    pub(crate) following: Mutex<Option<Following>>,
+    /// Someone wants to know now.
+    pub(crate) rediscover: Arc<Notify>,
+    /// The discovery's lists are left aside.
+    pub(crate) frozen: AtomicBool,
+    /// Writes that waited for a primary take their connections one after another through here.
+    pub(crate) release: Semaphore,
 }
 
 impl Cluster {
@@ -98,7 +118,12 @@ impl Cluster {
             keys,
             heard: Mutex::default(),
             write_waiters: Cap::new(config.write_waiters),
-            nodes,
+            authority: watch::Sender::new(None),
+            following: Mutex::default(),
+            rediscover: Arc::default(),
+            frozen: AtomicBool::new(false),
+            release: Semaphore::new(RELEASED_AT_ONCE),
+            membership: Membership::new(nodes),
             config: Arc::new(config),
         });
         let closed = watch::Sender::new(false);
@@ -112,16 +137,10 @@ impl Cluster {
         self.0.shared.topology()
     }
 
-    /// What it was configured with.
+    /// What it was started with. Its `nodes` are those of the start; [`nodes`](Self::nodes) are those of now.
     #[must_use]
     pub fn config(&self) -> &RouterConfig {
         &self.0.shared.config
-    }
-
-    /// All nodes, in the order of the configuration.
-    #[must_use]
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        &self.0.shared.nodes
     }
 
     /// Why each node may not be written to now.
@@ -156,6 +175,14 @@ impl Cluster {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
+
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(inner: &Weak<Inner>) -> Option<Self> {
+        inner.upgrade().map(Self)
+    }
 }
 
 impl Shared {
@@ -180,14 +207,24 @@ impl Shared {
         self.version.send_replace(version);
     }
 
+    /// Who reads what clients present, at `wall`.
+    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
+        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
+        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
+    }
+
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is
     /// looked at, and until one on that timeline is found, or tokens of now have expired, nothing is written to a lower one.
     pub(crate) fn hear(&self, timeline: Timeline, now: Instant) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.is_none_or(|(known, _)| known < timeline) {
+        let known = heard.filter(|(_, until)| now < *until).map(|(known, _)| known);
+        if known > Some(timeline) {
+            return;
+        }
+        *heard = Some((timeline, now + self.config.token_lifetime));
+        drop(heard);
+        if known != Some(timeline) {
             tracing::warn!(%timeline, "a session token names a timeline that no node is on yet");
-            *heard = Some((timeline, now + self.config.token_lifetime));
-            drop(heard);
             self.probe_all();
         }
     }
@@ -203,7 +240,7 @@ impl Shared {
 
     /// Looks at every node now.
     pub(crate) fn probe_all(&self) {
-        for node in &self.nodes {
+        for node in self.membership.nodes().iter() {
             node.probe_now();
         }
     }
@@ -217,7 +254,7 @@ impl fmt::Debug for Cluster {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("nodes", &self.nodes).finish_non_exhaustive()
+        f.debug_struct("Shared").field("nodes", &self.membership.nodes()).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator sets.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -22,9 +23,18 @@ pub struct NodeConfig {
     /// Where the monitor connects and as whom: a role with `pg_monitor` sees most. Default: `url`.
     #[serde(default)]
     pub probe_url: Option<DatabaseUrl>,
-    /// Its share of reads next to other nodes. Default 1; not 0: drain a node instead.
+    /// Its share of reads next to other nodes. Default 1; not 0: drain a node instead. What [`Node::weight`](crate::Node::weight)
+    /// says counts: it can be changed while the router runs.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Whether it serves as a replica. Default true. Without, as for a standby that is delayed on purpose or kept for
+    /// reports, it still counts as a witness of who is primary, and may become the primary.
+    #[serde(default = "yes")]
+    pub reads: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> u32 {
@@ -35,7 +45,7 @@ impl NodeConfig {
     /// A node of weight 1 that the monitor reaches by the same URL.
     #[must_use]
     pub fn new(name: impl Into<String>, url: DatabaseUrl) -> Self {
-        Self { name: name.into(), url, probe_url: None, weight: 1 }
+        Self { name: name.into(), url, probe_url: None, weight: 1, reads: true }
     }
 
     /// Where the monitor connects.
@@ -100,6 +110,10 @@ pub struct RouterConfig {
     /// which costs each statement a round trip.
     #[serde(with = "humantime_serde")]
     pub check_after_idle: Duration,
+    /// How long what runs on a node that leaves the cluster may go on. Default 30 s; zero cuts it at once. It should exceed
+    /// the longest transaction that must not be cut.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
 
     /// When a node is left alone after failures.
     pub breaker: BreakerConfig,
@@ -145,6 +159,10 @@ pub struct RouterConfig {
     /// Standbys that must be seen on the primary's timeline before it gets writes. Default 0. With 1 or more an
     /// isolated old primary gets nothing.
     pub write_quorum: u32,
+    /// Whether nobody is accepted as the primary whom the authority that the cluster [follows](crate::Cluster::follow), such as
+    /// Patroni, does not name as its leader. Default false: its silence stops nothing that the servers confirm. True stops
+    /// writes whenever it is silent. Without an authority it must be false.
+    pub authority_required: bool,
     /// How long a write waits for a primary. Default 5 s; it lies within `acquire_deadline`.
     #[serde(with = "humantime_serde")]
     pub write_wait: Duration,
@@ -175,6 +193,7 @@ impl Default for RouterConfig {
             idle_timeout: secs(10 * 60),
             max_lifetime: secs(60 * 60),
             check_after_idle: secs(30),
+            drain_timeout: secs(30),
             breaker: BreakerConfig::default(),
             retry: RetryConfig::default(),
             max_staleness: secs(5),
@@ -188,6 +207,7 @@ impl Default for RouterConfig {
             token_keys: None,
             writer_lease: None,
             write_quorum: 0,
+            authority_required: false,
             write_wait: secs(5),
             write_waiters: 1_000,
             fallback_no_replica: None,
@@ -218,6 +238,17 @@ impl RouterConfig {
     /// What to add to a staleness bound for commits that reach the log late.
     pub(crate) fn commit_delay(&self) -> Duration {
         self.asynchronous_commit.map_or(Duration::ZERO, |wal_writer_delay| 3 * wal_writer_delay)
+    }
+
+    /// A configuration from a TOML file, as [`from_toml`](Self::from_toml). Reading the file again and handing the result to
+    /// [`Cluster::reload`](crate::Cluster::reload) has nodes join and leave without a restart.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] when it cannot be read; [`ConfigError::Toml`].
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::File { path: path.to_owned(), kind: error.kind() })?;
+        Self::from_toml(&text)
     }
 
     /// A configuration from TOML text; names left out are `host:port`.
@@ -262,6 +293,14 @@ pub enum ConfigError {
     Keys {
         /// What is wrong, without the keys.
         message: String,
+    },
+    /// A configuration file cannot be read.
+    #[error("the configuration file {path} cannot be read ({kind})", path = path.display())]
+    File {
+        /// Where it should be.
+        path: PathBuf,
+        /// The operating system's answer.
+        kind: std::io::ErrorKind,
     },
     /// A configuration file does not parse.
     #[error(

@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::fault::Fault;
 use crate::lsn::Timeline;
-use crate::node::Role;
+use crate::primary::Doubt;
+use crate::role::Role;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -158,6 +159,10 @@ pub enum Refusal {
     BreakerOpen(Duration),
     /// It gets no new work.
     Draining,
+    /// It is configured to serve no reads.
+    NoReads,
+    /// It has come back again and again; it must stay up for this much longer.
+    Flapping(Duration),
     /// It is out of recovery on a timeline below the primary's: a deposed primary.
     Fenced {
         /// Its timeline.
@@ -172,7 +177,22 @@ pub enum Refusal {
     /// It is on another timeline than the primary.
     OtherTimeline,
     /// It is out of recovery and not proven to be the primary.
-    NotProven,
+    NotProven {
+        /// The timeline that it claims to be the primary on.
+        timeline: Option<Timeline>,
+    },
+    /// It alone claims to be the primary, and there is a reason not to believe it.
+    Doubted {
+        /// The timeline that it claims to be the primary on.
+        timeline: Timeline,
+        /// The reason.
+        doubt: Doubt,
+    },
+    /// It is out of recovery, and its sessions start read-only: promoted and not ready, or in maintenance.
+    ReadOnly {
+        /// Its timeline.
+        timeline: Option<Timeline>,
+    },
     /// It is a standby; the request needs the primary.
     IsReplica,
     /// It may serve, and gave no connection before the deadline.
@@ -215,11 +235,23 @@ impl fmt::Display for Refusal {
             Self::Down { why } => write!(f, "down: {why}"),
             Self::BreakerOpen(left) => write!(f, "breaker open for {:.1} s more", left.as_secs_f64()),
             Self::Draining => f.write_str("draining"),
+            Self::NoReads => f.write_str("configured to serve no reads"),
+            Self::Flapping(left) => {
+                write!(f, "came back again and again, must stay up for {:.1} s more", left.as_secs_f64())
+            }
             Self::Fenced { timeline, current } => write!(f, "fenced: timeline {timeline} < {current}"),
             Self::OtherCluster => f.write_str("belongs to another cluster"),
             Self::Duplicate => f.write_str("the same server as a node before it"),
             Self::OtherTimeline => f.write_str("on another timeline than the primary"),
-            Self::NotProven => f.write_str("out of recovery, not proven to be the primary"),
+            Self::NotProven { timeline } => {
+                write!(f, "claims to be the primary{}, unproven", on(*timeline))
+            }
+            Self::Doubted { timeline, doubt } => {
+                write!(f, "claims to be the primary on timeline {timeline}, but {doubt}")
+            }
+            Self::ReadOnly { timeline } => {
+                write!(f, "out of recovery{}, and read-only", on(*timeline))
+            }
             Self::IsReplica => f.write_str("a replica"),
             Self::NotReached => f.write_str("may serve, and gave no connection in time"),
             Self::IsPrimary => f.write_str("the primary"),
@@ -238,6 +270,10 @@ impl fmt::Display for Refusal {
             Self::LeaseOver(age) => write!(f, "unconfirmed for {:.1} s", age.as_secs_f64()),
         }
     }
+}
+
+fn on(timeline: Option<Timeline>) -> String {
+    timeline.map(|timeline| format!(" on timeline {timeline}")).unwrap_or_default()
 }
 
 /// Nodes with why each was refused: what an error carries and a page shows.

@@ -134,7 +134,7 @@ pub(crate) fn settle(floor: Floor, topology: &Topology) -> Option<Position> {
     match floor {
         Floor::At(position) => Some(position),
         Floor::PrimaryAfter(since) => match topology.primary {
-            Primary::Known { index, timeline, confirmed } if confirmed > since => {
+            Primary::Known { index, timeline, confirmed, .. } if confirmed > since => {
                 let lsn = topology.nodes.get(index)?.lsn?;
                 Some(Position { timeline, lsn })
             }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::authority::{Authority, Hearing, Word};
 use crate::config::RouterConfig;
 use crate::fault::Fault;
+use crate::flaps::Flaps;
 use crate::lag::PrimaryHistory;
 use crate::lsn::{Lsn, Timeline};
 use crate::node::{Node, NodeId};
-use crate::primary::{Lineage, Verdict, Witness, follows, judge};
+use crate::primary::{Doubt, Lineage, Verdict, Witness, claims, judge, standings};
 use crate::probe::{Identity, Probe, ProbeError};
 use crate::topology::Topology;
+use crate::votes::follows;
 
 /// One attempt to probe a node.
 #[derive(Clone, Debug)]
@@ -40,6 +43,7 @@ pub struct Evidence {
     pub(crate) records: Vec<Record>,
     pub(crate) lineage: Lineage,
     pub(crate) verdict: Verdict,
+    hearing: Hearing,
     pub(crate) history: PrimaryHistory,
     /// What the writer was last seen to have replayed as a standby (its timeline branched off there or later), and when it
     /// was accepted. `None` when it was not seen as one.
@@ -67,6 +71,32 @@ pub(crate) struct Record {
     pub(crate) replayed: Option<Lsn>,
     /// When the last probe was sent that was answered or failed.
     pub(crate) tried: Option<Instant>,
+    pub(crate) flaps: Flaps,
+}
+
+impl Record {
+    fn unseen(node: &Arc<Node>) -> Self {
+        Self {
+            node: node.clone(),
+            said: None,
+            identity: None,
+            failed: None,
+            failures: 0,
+            down_since: None,
+            returning: false,
+            fresh_streak: 0,
+            last_known_fresh: None,
+            replayed: None,
+            tried: None,
+            flaps: Flaps::default(),
+        }
+    }
+
+    /// Whether a node of another number is the same server: it left and joined anew.
+    fn is_succeeded_by(&self, node: &Node) -> bool {
+        let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());
+        self.node.name() == node.name() && place(&self.node) == place(node)
+    }
 }
 
 #[derive(Debug)]
@@ -91,24 +121,12 @@ impl Evidence {
     /// No evidence about these nodes.
     #[must_use]
     pub fn new(config: Arc<RouterConfig>, nodes: &[Arc<Node>]) -> Self {
-        let unseen = |node: &Arc<Node>| Record {
-            node: node.clone(),
-            said: None,
-            identity: None,
-            failed: None,
-            failures: 0,
-            down_since: None,
-            returning: false,
-            fresh_streak: 0,
-            last_known_fresh: None,
-            replayed: None,
-            tried: None,
-        };
         Self {
             config,
-            records: nodes.iter().map(unseen).collect(),
+            records: nodes.iter().map(Record::unseen).collect(),
             lineage: Lineage::default(),
             verdict: Verdict::Nobody,
+            hearing: Hearing::default(),
             history: PrimaryHistory::default(),
             inherited: None,
             successor: None,
@@ -123,6 +141,42 @@ impl Evidence {
         evidence.lineage = last.lineage;
         evidence.version = last.version;
         evidence
+    }
+
+    /// Goes on with these nodes. What is known of those that stay is kept; those that are new are unseen. The writer that left
+    /// and joined anew, reached in another way, is the same writer.
+    pub fn set_nodes(&mut self, nodes: &[Arc<Node>], now: Instant) -> Effects {
+        let mut old = std::mem::take(&mut self.records);
+        for node in nodes {
+            let known = old.iter().position(|record| record.node.id() == node.id());
+            let record = known.map_or_else(|| Record::unseen(node), |index| old.swap_remove(index));
+            self.records.push(record);
+        }
+        if let Some((id, _)) = &mut self.lineage.writer
+            && let Some(left) = old.iter().find(|record| record.node.id() == *id)
+            && let Some(node) = nodes.iter().find(|node| left.is_succeeded_by(node))
+        {
+            *id = node.id();
+        }
+        self.judged(now)
+    }
+
+    /// Takes in what the authority said last.
+    pub(crate) fn hear(&mut self, word: Option<Word>, now: Instant) -> Effects {
+        self.hearing.hear(word);
+        self.judged(now)
+    }
+
+    /// Whether a claim waits for the authority's word.
+    pub(crate) fn awaits_authority(&self, now: Instant) -> bool {
+        self.authority(now) == Authority::Awaited
+    }
+
+    fn authority(&self, now: Instant) -> Authority {
+        let named =
+            |name: &str| self.records.iter().map(|record| &record.node).find(|node| node.name() == name);
+        let id = |name: &str| named(name).map(|node| node.id());
+        self.hearing.authority(id, self.config.authority_required, now)
     }
 
     /// Takes in one observation at `now`.
@@ -141,6 +195,9 @@ impl Evidence {
                 }
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 record.failed = None;
+                if record.failures >= DEAD_AFTER {
+                    record.flaps.came_back(now);
+                }
                 record.failures = 0;
                 record.down_since = None;
             }
@@ -157,18 +214,26 @@ impl Evidence {
                 effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
-        let before = self.successor;
-        effects.new_epoch = self.judge(now);
-        effects.successor = self.successor.is_some() && self.successor != before;
+        effects = Effects { lost: effects.lost, ..self.judged(now) };
         self.sample_primary();
         self.weigh_freshness(index, now);
         effects
     }
 
+    /// Decides anew who is the primary.
+    fn judged(&mut self, now: Instant) -> Effects {
+        let before = self.successor;
+        let new_epoch = self.judge(now);
+        let successor = self.successor.is_some() && self.successor != before;
+        Effects { new_epoch, successor, ..Effects::default() }
+    }
+
     /// Decides anew who is the primary; `true` when that opened an epoch.
     fn judge(&mut self, now: Instant) -> bool {
         let witnesses = witnesses(&self.records);
-        self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum);
+        self.hearing.see(claims(&witnesses, &standings(&self.lineage, &witnesses)), now);
+        let authority = self.authority(now);
+        self.verdict = judge(&self.lineage, &witnesses, self.config.write_quorum, authority);
         let Verdict::Accepted(id, timeline) = self.verdict else {
             self.successor = None;
             return false;
@@ -182,8 +247,10 @@ impl Evidence {
             _ => now,
         };
         self.successor = Some((id, timeline, since));
-        if self.lineage.writer.is_some() && !self.all_tried_since(since) {
-            self.verdict = Verdict::Nobody;
+        let named =
+            matches!(authority, Authority::Leads { node: Some(leader), running: true } if leader == id);
+        if self.lineage.writer.is_some() && !named && !self.all_tried_since(since) {
+            self.verdict = Verdict::Doubted(id, timeline, Doubt::Unconfirmed);
             return false;
         }
         self.successor = None;
@@ -210,7 +277,7 @@ impl Evidence {
     }
 
     fn sample_primary(&mut self) {
-        let Verdict::Accepted(id, _) = self.verdict else { return };
+        let (Verdict::Accepted(id, _) | Verdict::ReadOnly(id, _)) = self.verdict else { return };
         let Some(said) = self.records.iter().find(|r| r.node.id() == id).and_then(|r| r.said.as_ref()) else {
             return;
         };

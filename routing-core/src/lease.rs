@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use crate::backend::{Backend, Usage};
 use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
-use crate::node::{Node, Role};
+use crate::node::Node;
+use crate::role::Role;
 
 /// A counter with a limit. Its permits give themselves back.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use metrics::{Counter, Histogram, SharedString, Unit};
 
 use crate::decision::{Access, REASONS, Reason};
 use crate::fault::{FAULTS, Fault};
-use crate::node::Role;
+use crate::role::Role;
 use crate::token::InvalidToken;
 
 const DECISIONS: &str = "db_routing_decisions_total";

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -18,6 +17,7 @@ use crate::decision::{Access, REASONS, Reason};
 use crate::fault::Fault;
 use crate::gate::{Admission, Gate};
 use crate::metrics::NodeMeters;
+use crate::role::Role;
 
 /// A node's number: unique within the process, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,36 +42,6 @@ impl NodeId {
     }
 }
 
-/// What a node says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Out of recovery. Whether it is *the* primary is for the topology to say.
-    Primary,
-    /// In recovery: a standby.
-    Replica,
-    /// It has not said.
-    Unknown,
-}
-
-impl Role {
-    /// The role's name in metrics, headers and status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// One server with its breaker and counters.
 pub struct Node {
     id: NodeId,
@@ -82,6 +52,10 @@ pub struct Node {
     /// Nanoseconds; a peak-following average.
     latency: AtomicU64,
     draining: AtomicBool,
+    weight: AtomicU32,
+    reads: AtomicBool,
+    /// A write connection was told that the server is read-only, and the monitor has not looked since.
+    write_refused: AtomicBool,
     /// The index of the last reason for which it was chosen; [`REASONS`] before the first.
     last_reason: AtomicUsize,
     probe_now: Notify,
@@ -101,6 +75,9 @@ impl Node {
             id: NodeId::next(),
             name: config.name.as_str().into(),
             gate: Gate::new(breaker),
+            weight: AtomicU32::new(config.weight),
+            reads: AtomicBool::new(config.reads),
+            write_refused: AtomicBool::new(false),
             config,
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
@@ -131,10 +108,39 @@ impl Node {
         &self.name
     }
 
-    /// How it was configured.
+    /// How it was configured when it joined.
     #[must_use]
     pub fn config(&self) -> &NodeConfig {
         &self.config
+    }
+
+    /// How it would be configured now.
+    pub(crate) fn current_config(&self) -> NodeConfig {
+        NodeConfig { weight: self.weight(), reads: self.serves_reads(), ..self.config.clone() }
+    }
+
+    /// Whether a configuration names the same server, reached in the same way.
+    pub(crate) fn is_reached_by(&self, config: &NodeConfig) -> bool {
+        (&self.config.url, &self.config.probe_url) == (&config.url, &config.probe_url)
+    }
+
+    /// Its share of reads next to other nodes; never 0.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Whether it serves as a replica.
+    #[must_use]
+    pub fn serves_reads(&self) -> bool {
+        self.reads.load(Relaxed)
+    }
+
+    /// Takes over what can change in place; `true` when anything did.
+    pub(crate) fn adjust(&self, config: &NodeConfig) -> bool {
+        let weight = self.weight.swap(config.weight, Relaxed);
+        let reads = self.reads.swap(config.reads, Relaxed);
+        (weight, reads) != (config.weight, config.reads)
     }
 
     /// Requests of this process that hold one of its connections or wait for one.
@@ -249,9 +255,17 @@ impl Node {
             // Whatever broke this connection may have broken those that idle beside it.
             self.next_generation();
         }
+        if fault == Fault::NotPrimary {
+            self.write_refused.store(true, Relaxed);
+        }
         if fault.wants_probe() {
             self.probe_now();
         }
+    }
+
+    /// Whether a write connection was told since the last call that the server is read-only.
+    pub(crate) fn take_write_refused(&self) -> bool {
+        self.write_refused.swap(false, Relaxed)
     }
 
     /// A new connection was not let in within its time, which says more than a slow statement does.

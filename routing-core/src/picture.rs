@@ -6,8 +6,9 @@ use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::evidence::{Evidence, witnesses};
 use crate::lag::Behind;
-use crate::node::{NodeId, Role};
+use crate::node::NodeId;
 use crate::primary::{Standing, Verdict, standings};
+use crate::role::Role;
 use crate::topology::{NodeState, Primary, Topology};
 
 impl Evidence {
@@ -33,15 +34,18 @@ impl Evidence {
     fn primary(&self) -> Primary {
         let place = |id: NodeId| self.records.iter().position(|record| record.node.id() == id);
         match &self.verdict {
-            Verdict::Accepted(id, timeline) => {
+            Verdict::Accepted(id, timeline) | Verdict::ReadOnly(id, timeline) => {
                 match place(*id).map(|index| (index, &self.records[index].said)) {
-                    Some((index, Some(said))) => {
-                        Primary::Known { index, timeline: *timeline, confirmed: said.sent }
-                    }
+                    Some((index, Some(said))) => Primary::Known {
+                        index,
+                        timeline: *timeline,
+                        confirmed: said.sent,
+                        read_only: matches!(self.verdict, Verdict::ReadOnly(..)),
+                    },
                     _ => Primary::Unknown,
                 }
             }
-            Verdict::Nobody => Primary::Unknown,
+            Verdict::Nobody | Verdict::Doubted(..) => Primary::Unknown,
             Verdict::Ambiguous(claims) => {
                 let named = claims.iter().filter_map(|(id, timeline)| {
                     Some((self.records[place(*id)?].node.name().into(), *timeline))
@@ -78,6 +82,7 @@ impl Evidence {
                 }
                 _ => Behind::Unknown,
             },
+            admitted_from: record.flaps.admitted_from(),
             probed: said.map(|said| said.sent),
             down_since: record.down_since,
         }
@@ -105,9 +110,16 @@ impl Evidence {
             Standing::Duplicate => Some(Refusal::Duplicate),
             Standing::Deposed => Some(match (said.probe.timeline, self.lineage.highest) {
                 (Some(timeline), Some(current)) => Refusal::Fenced { timeline, current },
-                _ => Refusal::NotProven,
+                (timeline, _) => Refusal::NotProven { timeline },
             }),
-            Standing::Candidate | Standing::ReadOnly => (!is_writer).then_some(Refusal::NotProven),
+            Standing::Candidate | Standing::ReadOnly if is_writer => None,
+            Standing::ReadOnly => Some(Refusal::ReadOnly { timeline: said.probe.timeline }),
+            Standing::Candidate => Some(match self.verdict {
+                Verdict::Doubted(id, timeline, doubt) if id == record.node.id() => {
+                    Refusal::Doubted { timeline, doubt }
+                }
+                _ => Refusal::NotProven { timeline: said.probe.timeline },
+            }),
             Standing::Standby => {
                 let other =
                     said.probe.timeline.zip(writer_timeline).is_some_and(|(own, writer)| own != writer);

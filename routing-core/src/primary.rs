@@ -5,9 +5,13 @@
 //! the log position of a deposed primary was measured *ahead*. What counts, in this order: the cluster's identifier,
 //! writability, the timeline (never below one that was accepted before), and whom the standbys stream from.
 
+use std::fmt;
+
+use crate::authority::Authority;
 use crate::lsn::{SystemId, Timeline};
 use crate::node::NodeId;
 use crate::probe::{Identity, Probe};
+use crate::votes::votes;
 
 /// What was accepted so far. It only ever rises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,10 +65,60 @@ pub enum Standing {
 pub enum Verdict {
     /// This node is the primary.
     Accepted(NodeId, Timeline),
+    /// This node is the primary that was accepted, and its sessions start read-only: in maintenance, or out of disk space.
+    /// It may be read; nobody succeeds it.
+    ReadOnly(NodeId, Timeline),
     /// No node is proven to be.
     Nobody,
+    /// This node alone claims to be, and there is a reason to doubt it.
+    Doubted(NodeId, Timeline, Doubt),
     /// These claim to be, and nothing tells them apart.
     Ambiguous(Vec<(NodeId, Timeline)>),
+}
+
+/// Why a claim is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// So many standbys are seen on its timeline, and so many must be.
+    NoQuorum {
+        /// Seen.
+        seen: u32,
+        /// Needed.
+        needed: u32,
+    },
+    /// So many standbys stream from another server, one that does not answer us.
+    Outvoted {
+        /// How many.
+        standbys: u32,
+    },
+    /// It has just shown itself, and not every node was looked at since.
+    Unconfirmed,
+    /// More nodes belong to another cluster.
+    Minority,
+    /// The authority lets another node lead.
+    NotLeader,
+    /// The authority has not said yet who leads.
+    Awaited,
+    /// The authority is silent or names nobody, and is required.
+    NoAuthority,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoQuorum { seen, needed } => {
+                write!(f, "{seen} standbys are seen on that timeline, and write_quorum is {needed}")
+            }
+            Self::Outvoted { standbys } => {
+                write!(f, "standbys stream from another server that does not answer ({standbys})")
+            }
+            Self::Unconfirmed => f.write_str("every other node is looked at first"),
+            Self::Minority => f.write_str("more nodes belong to another cluster"),
+            Self::NotLeader => f.write_str("the authority lets another node lead"),
+            Self::Awaited => f.write_str("the authority has not said yet who leads"),
+            Self::NoAuthority => f.write_str("the authority, which is required, names no leader"),
+        }
+    }
 }
 
 /// What each witness is, in their order.
@@ -98,31 +152,48 @@ fn same_server(other: &Witness<'_>, identity: &Identity) -> bool {
 ///
 /// `quorum` standbys must be seen on its timeline. Before anyone was ever accepted, every node must have been tried, so
 /// that the first answer of a deposed primary does not win by being first.
+///
+/// A server's own word decides whether it *can* be written to; an authority, where there is one, whether it *may*. Its leader
+/// wins over votes and timelines, and nobody else is accepted.
 #[must_use]
-pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdict {
+pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32, authority: Authority) -> Verdict {
     if lineage.writer.is_none() && !witnesses.iter().all(|witness| witness.tried) {
         return Verdict::Nobody;
     }
     let standings = standings(lineage, witnesses);
-    let candidates: Vec<Claim> = witnesses
-        .iter()
-        .zip(&standings)
-        .filter(|(_, standing)| **standing == Standing::Candidate)
-        .filter_map(|(witness, _)| Some((witness.id, witness.said?.1.timeline?)))
-        .collect();
+    let candidates = claims(witnesses, &standings);
     let votes = votes(lineage, witnesses, &standings);
     let votes_for = |id: NodeId| votes.iter().filter(|vote| **vote == Some(id)).count();
 
+    let outvoted = |id: NodeId| {
+        // Standbys that stream from a node which we cannot reach know better than we do.
+        let own = votes_for(id);
+        let others = votes.len() - own;
+        (others > 0 && others >= own).then(|| Doubt::Outvoted { standbys: count(others) })
+    };
     let chosen = match candidates.as_slice() {
-        [] => return Verdict::Nobody,
-        [only] => {
-            // Standbys that stream from a node which we cannot reach know better than we do.
-            let own = votes_for(only.0);
-            if votes.len() > own && votes.len() >= 2 * own {
-                return Verdict::Nobody;
+        [] => match read_only_writer(lineage, witnesses, &standings) {
+            Some((id, timeline)) if outvoted(id).is_none() && !authority.names_another(id) => {
+                return Verdict::ReadOnly(id, timeline);
             }
-            *only
+            _ => return Verdict::Nobody,
+        },
+        [only] => {
+            let doubt = match authority {
+                Authority::Leads { .. } => authority.names_another(only.0).then_some(Doubt::NotLeader),
+                Authority::Awaited if lineage.writer != Some(*only) => Some(Doubt::Awaited),
+                Authority::Missing => Some(Doubt::NoAuthority),
+                Authority::Absent | Authority::Awaited => outvoted(only.0),
+            };
+            match doubt {
+                Some(doubt) => return Verdict::Doubted(only.0, only.1, doubt),
+                None => *only,
+            }
         }
+        several if authority != Authority::Absent => match named(several, authority) {
+            Some(claim) => claim,
+            None => return Verdict::Ambiguous(candidates),
+        },
         several => match most(several, |claim| votes_for(claim.0)).or_else(|| most(several, |claim| claim.1))
         {
             Some(claim) => claim,
@@ -130,19 +201,48 @@ pub fn judge(lineage: &Lineage, witnesses: &[Witness<'_>], quorum: u32) -> Verdi
         },
     };
     if foreign(lineage, witnesses, chosen.0) {
-        return if candidates.len() > 1 { Verdict::Ambiguous(candidates) } else { Verdict::Nobody };
+        return match candidates.as_slice() {
+            [(id, timeline)] => Verdict::Doubted(*id, *timeline, Doubt::Minority),
+            _ => Verdict::Ambiguous(candidates),
+        };
     }
     let followers = witnesses.iter().zip(&standings).filter(|(witness, standing)| {
         **standing == Standing::Standby
             && witness.said.is_some_and(|(_, probe)| probe.timeline == Some(chosen.1))
     });
-    if followers.count() < quorum as usize {
-        return Verdict::Nobody;
+    let seen = count(followers.count());
+    if seen < quorum {
+        return Verdict::Doubted(chosen.0, chosen.1, Doubt::NoQuorum { seen, needed: quorum });
     }
     Verdict::Accepted(chosen.0, chosen.1)
 }
 
-type Claim = (NodeId, Timeline);
+/// The accepted primary, if it is out of recovery on its timeline and read-only.
+fn read_only_writer(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Option<Claim> {
+    let (id, timeline) = lineage.writer?;
+    let index = witnesses.iter().position(|witness| witness.id == id)?;
+    let same = witnesses[index].said.is_some_and(|(_, probe)| probe.timeline == Some(timeline));
+    (standings[index] == Standing::ReadOnly && same).then_some((id, timeline))
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+pub(crate) type Claim = (NodeId, Timeline);
+
+/// Who is out of recovery, writable, and on a timeline that may be the primary's.
+pub(crate) fn claims(witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<Claim> {
+    let candidates = witnesses.iter().zip(standings);
+    let candidates = candidates.filter(|(_, standing)| **standing == Standing::Candidate);
+    candidates.filter_map(|(witness, _)| Some((witness.id, witness.said?.1.timeline?))).collect()
+}
+
+/// The claim of the authority's leader, if its server runs.
+fn named(claims: &[Claim], authority: Authority) -> Option<Claim> {
+    let Authority::Leads { node: Some(leader), running: true } = authority else { return None };
+    claims.iter().find(|claim| claim.0 == leader).copied()
+}
 
 /// The claim that alone has the most of `measure`; `None` when the most is shared or nothing.
 fn most<M: Ord + Default>(claims: &[Claim], measure: impl Fn(&Claim) -> M) -> Option<Claim> {
@@ -161,80 +261,6 @@ fn foreign(lineage: &Lineage, witnesses: &[Witness<'_>], candidate: NodeId) -> b
     let own = witnesses.iter().find(|w| w.id == candidate).and_then(|w| Some(w.said?.0.system_id));
     let size = |system| clusters.iter().filter(|other| Some(**other) == system).count();
     clusters.iter().any(|other| size(Some(*other)) > size(own))
-}
-
-/// Where a standby's WAL comes from.
-#[derive(Clone, Copy)]
-enum Upstream {
-    /// This witness, by its index.
-    Witness(usize),
-    /// A server that is none of ours, or one that cannot be told apart.
-    Elsewhere,
-}
-
-/// What a standby streams from: by the address that it connected to, else by the timeline that it receives. An address may
-/// well be unknown here: standbys often call their primary by another name than applications do.
-fn upstream(witnesses: &[Witness<'_>], standings: &[Standing], index: usize) -> Option<Upstream> {
-    let (_, probe) = witnesses[index].said?;
-    if standings[index] != Standing::Standby || !probe.receives() {
-        return None;
-    }
-    let (host, port) = probe.sender.as_ref()?;
-    let by_address = witnesses.iter().position(|witness| {
-        let configured = witness.configured == (host.as_str(), *port);
-        let seen = witness.known.is_some_and(|identity| {
-            identity.address.as_deref() == Some(host) && identity.port == Some(*port)
-        });
-        configured || seen
-    });
-    if let Some(index) = by_address {
-        return Some(Upstream::Witness(index));
-    }
-    let received = probe.timeline?;
-    let writes_it = |index: &usize| {
-        let outside = matches!(standings[*index], Standing::Candidate | Standing::ReadOnly);
-        outside && witnesses[*index].said.is_some_and(|(_, probe)| probe.timeline == Some(received))
-    };
-    let mut writers = (0..witnesses.len()).filter(writes_it);
-    match (writers.next(), writers.next()) {
-        (Some(only), None) => Some(Upstream::Witness(only)),
-        _ => Some(Upstream::Elsewhere),
-    }
-}
-
-/// Whether a standby streams from this node itself.
-pub(crate) fn follows(lineage: &Lineage, witnesses: &[Witness<'_>], index: usize, id: NodeId) -> bool {
-    let standings = standings(lineage, witnesses);
-    matches!(upstream(witnesses, &standings, index), Some(Upstream::Witness(at)) if witnesses[at].id == id)
-}
-
-/// Whom each standby streams from in the end, through cascades; `None` is a server that is not among the witnesses.
-fn votes(lineage: &Lineage, witnesses: &[Witness<'_>], standings: &[Standing]) -> Vec<Option<NodeId>> {
-    let mut votes = Vec::new();
-    for (index, witness) in witnesses.iter().enumerate() {
-        let Some(mut source) = upstream(witnesses, standings, index) else { continue };
-        // A standby that is still on a timeline below the accepted one speaks for the past.
-        if witness.said.is_some_and(|(_, probe)| probe.timeline.is_some() && probe.timeline < lineage.highest)
-        {
-            continue;
-        }
-        for _ in 0..witnesses.len() {
-            let Upstream::Witness(at) = source else { break };
-            match upstream(witnesses, standings, at) {
-                Some(next) => source = next,
-                None => break,
-            }
-        }
-        match source {
-            Upstream::Elsewhere => votes.push(None),
-            // So does one that follows a deposed primary.
-            Upstream::Witness(at) if !matches!(standings[at], Standing::Deposed | Standing::OtherCluster) => {
-                votes.push(Some(witnesses[at].id));
-            }
-            Upstream::Witness(_) => {}
-        }
-    }
-    votes
 }
 
 #[cfg(test)]

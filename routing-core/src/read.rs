@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
 use crate::router::Routed;
+use crate::session::Serving;
 use crate::tried::Tried;
 
 impl<B: Backend> Routed<B> {
@@ -26,8 +27,9 @@ impl<B: Backend> Routed<B> {
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
         self.shared().retry.request();
-        let lease = self.next_lease(&mut self.attempts()).await?;
-        self.session.keep_to(lease.node(), lease.is_on_primary());
+        let mut attempts = self.attempts();
+        let lease = self.next_lease(&mut attempts).await?;
+        self.keep_to(Serving::begin(lease.node()), &lease, &attempts);
         Ok(lease.hand_out())
     }
 
@@ -70,12 +72,14 @@ impl<B: Backend> Routed<B> {
                 self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
             let watch = self.watch(&lease);
             let (id, span) = (lease.node().id(), lease.span());
+            // Whatever happens to the node from here on may lie behind what the closure sees.
+            let serving = Serving::begin(lease.node());
             let (fault, error) = tokio::select! {
                 biased;
                 outcome = f.clone()(&mut lease).instrument(span) => match outcome {
                     Ok(value) => {
                         lease.prove();
-                        self.session.keep_to(lease.node(), lease.is_on_primary());
+                        self.keep_to(serving, &lease, &attempts);
                         return Ok((value, lease));
                     }
                     Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {
@@ -107,10 +111,11 @@ impl<B: Backend> Routed<B> {
         }
     }
 
-    fn attempts(&self) -> Attempts {
+    pub(crate) fn attempts(&self) -> Attempts {
         let now = Instant::now();
         Attempts {
             demand: Demand::ANY,
+            kept: None,
             waiting_since: None,
             primary_only: false,
             tried: Tried::default(),
@@ -119,6 +124,11 @@ impl<B: Backend> Routed<B> {
             began: now,
             deadline: now + self.shared().config.acquire_deadline,
         }
+    }
+
+    fn keep_to(&self, serving: Serving, lease: &Lease<B>, attempts: &Attempts) {
+        let continues = attempts.kept == Some(lease.node().id());
+        self.session.keep_to(serving, lease.is_on_primary(), continues);
     }
 
     pub(crate) fn shared(&self) -> &Shared {

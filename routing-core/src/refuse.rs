@@ -57,7 +57,12 @@ pub(crate) fn write_refusals(topology: &Topology, tried: &Tried, limits: Limits,
     let refusal = |index: usize, state: &NodeState| match &state.blocked {
         Some(refusal) => refusal.clone(),
         None if matches!(topology.primary, Primary::Known { index: primary, .. } if primary == index) => {
-            primary_refusal(topology, state, tried, limits, now)
+            match topology.primary {
+                Primary::Known { read_only: true, timeline, .. } => {
+                    Refusal::ReadOnly { timeline: Some(timeline) }
+                }
+                _ => primary_refusal(topology, state, tried, limits, now),
+            }
         }
         None => Refusal::IsReplica,
     };

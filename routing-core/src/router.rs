@@ -1,10 +1,8 @@
 //! One ORM's connections on a cluster.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use arc_swap::ArcSwap;
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::{Cluster, Shared};
@@ -12,7 +10,8 @@ use crate::config::{ConfigError, RouterConfig};
 use crate::consistency::Consistency;
 use crate::lease::Lease;
 use crate::misrouted::Misrouted;
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::pools::Pools;
 use crate::session::Session;
 
 /// Routes the reads and writes of one backend over a [`Cluster`]. Clones share it.
@@ -26,14 +25,9 @@ pub(crate) struct RouterInner<B: Backend> {
     cluster: Cluster,
     owns_cluster: bool,
     closed: AtomicBool,
-    options: B::Options,
-    pools: ArcSwap<Pools<B>>,
+    pools: Arc<Pools<B>>,
     misrouted: Misrouted,
-    /// The epoch whose primary's write pool may hold idle connections.
-    epoch: Mutex<u64>,
 }
-
-type Pools<B> = Vec<(NodeId, Arc<B>)>;
 
 impl<B: Backend> Router<B> {
     /// Starts a cluster of its own, with this backend's prober, and routes on it.
@@ -57,28 +51,21 @@ impl<B: Backend> Router<B> {
     }
 
     fn on(cluster: &Cluster, options: B::Options, owns_cluster: bool) -> Result<Self, ConfigError> {
-        let pools = cluster
-            .nodes()
-            .iter()
-            .map(|node| Ok((node.id(), Arc::new(B::open(node, cluster.config(), &options)?))))
-            .collect::<Result<Pools<B>, ConfigError>>()?;
-        let pools = ArcSwap::from_pointee(pools);
-        let (closed, epoch) = (AtomicBool::new(false), Mutex::new(0));
+        let pools = Arc::new(Pools::<B>::new(cluster.shared().config.clone(), options));
+        cluster.shared().membership.carry(&pools)?;
         Ok(Self(Arc::new(RouterInner {
             cluster: cluster.clone(),
             owns_cluster,
-            closed,
-            options,
+            closed: AtomicBool::new(false),
             pools,
             misrouted: Misrouted::default(),
-            epoch,
         })))
     }
 
     /// What the backend was told.
     #[must_use]
     pub fn options(&self) -> &B::Options {
-        &self.0.options
+        self.0.pools.options()
     }
 
     /// The cluster that it routes on.
@@ -162,9 +149,7 @@ impl<B: Backend> Router<B> {
         if self.0.owns_cluster {
             self.0.cluster.close();
         }
-        for (_, pools) in self.0.pools.load().iter() {
-            pools.close();
-        }
+        self.0.pools.close_all();
     }
 
     /// Whether it, or its cluster, was closed.
@@ -189,21 +174,7 @@ impl<B: Backend> Router<B> {
 
     /// The pools of one node.
     pub(crate) fn pools(&self, node: &Node) -> Option<Arc<B>> {
-        let pools = self.0.pools.load();
-        pools.iter().find(|(id, _)| *id == node.id()).map(|(_, pools)| pools.clone())
-    }
-
-    /// Closes the idle write connections of every node but the primary, once for each epoch.
-    pub(crate) fn enter_epoch(&self, epoch: u64, primary: NodeId) {
-        let mut entered = self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        if *entered < epoch {
-            *entered = epoch;
-            for (id, pools) in self.0.pools.load().iter() {
-                if *id != primary {
-                    pools.retire(crate::Access::Write);
-                }
-            }
-        }
+        self.0.pools.of(node)
     }
 }
 

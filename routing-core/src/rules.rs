@@ -1,6 +1,10 @@
 //! The rules that a configuration must hold.
 
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::{ConfigError, NodeConfig, RouterConfig};
+
+fn rule(holds: bool, rule: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) }
+}
 
 impl RouterConfig {
     /// Checks every rule between the fields.
@@ -8,15 +12,7 @@ impl RouterConfig {
     /// # Errors
     /// [`ConfigError::Rule`] names the first rule that is broken.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let rule =
-            |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) };
-        rule(!self.nodes.is_empty(), "nodes must name at least one server")?;
-        for (index, node) in self.nodes.iter().enumerate() {
-            rule(!node.name.is_empty(), "the name of a node must not be empty")?;
-            rule(node.weight > 0, "the weight of a node must be above 0; drain a node to send it nothing")?;
-            let twice = self.nodes[..index].iter().any(|other| other.name == node.name);
-            rule(!twice, "the names of nodes must differ from each other")?;
-        }
+        self.validate_nodes(&self.nodes)?;
         for (duration, zero) in [
             (self.probe_interval, "probe_interval must be above 0"),
             (self.suspect_probe_interval, "suspect_probe_interval must be above 0"),
@@ -70,10 +66,6 @@ impl RouterConfig {
             (self.min_serving_replicas as usize) <= self.nodes.len(),
             "min_serving_replicas must not exceed the number of nodes",
         )?;
-        rule(
-            (self.write_quorum as usize) < self.nodes.len(),
-            "write_quorum must be below the number of nodes",
-        )?;
         rule(self.breaker.failures > 0, "breaker.failures must be above 0")?;
         rule(
             self.breaker.failure_rate > 0.0 && self.breaker.failure_rate <= 1.0,
@@ -86,6 +78,21 @@ impl RouterConfig {
         rule(self.retry.attempts > 0, "retry.attempts must be above 0; 1 never retries")?;
         rule(self.retry.base <= self.retry.cap, "retry.base must not exceed retry.cap")?;
         rule((0.0..=10.0).contains(&self.retry.budget_ratio), "retry.budget_ratio must be from 0 to 10")
+    }
+
+    /// Checks the rules that a list of nodes must hold, at the start and whenever nodes come and go.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn validate_nodes(&self, nodes: &[NodeConfig]) -> Result<(), ConfigError> {
+        rule(!nodes.is_empty(), "nodes must name at least one server")?;
+        for (index, node) in nodes.iter().enumerate() {
+            rule(!node.name.is_empty(), "the name of a node must not be empty")?;
+            rule(node.weight > 0, "the weight of a node must be above 0; drain a node to send it nothing")?;
+            let twice = nodes[..index].iter().any(|other| other.name == node.name);
+            rule(!twice, "the names of nodes must differ from each other")?;
+        }
+        rule((self.write_quorum as usize) < nodes.len(), "write_quorum must be below the number of nodes")
     }
 }
 

@@ -11,8 +11,8 @@ use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor};
 use crate::lease::{Cap, CapPermit, Ticket};
 use crate::metrics;
+use crate::node::NodeId;
 use crate::router::Routed;
-use crate::session::Reader;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
 
@@ -29,27 +29,23 @@ pub(crate) enum Choice {
 }
 
 impl<B: Backend> Routed<B> {
-    /// What this read demands now: the cluster may have changed since the last look.
-    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> Demand {
+    /// What this read demands now: the cluster may have changed since the last look. And the replica that its session keeps
+    /// to, if one does.
+    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
         let shared = self.shared();
         let topology = shared.peek();
         let wall = UnixMillis::now();
-        let reader = Reader {
-            keys: &shared.keys,
-            lifetime: shared.config.token_lifetime,
-            system_id: topology.lineage.system_id,
-            wall,
-        };
+        let reader = shared.reader(&topology, wall);
         let mut memory = self.session.memory(&reader);
         let mut found = demand::demand(self.consistency, &memory, &topology, wall);
         let tried = &attempts.tried;
-        if self.session.kept_node().is_some()
-            && found.primary.is_none()
-            && !attempts.primary_only
-            && !choose::keeps(&topology, found, &self.session, tried, shared.limits, now)
-        {
-            self.session.lose_node(now);
-            memory = self.session.memory(&reader);
+        let mut kept = None;
+        if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
+            kept = choose::kept(&topology, found, &self.session, tried, shared.limits, now);
+            if kept.is_none() {
+                self.session.lose_node(now);
+                memory = self.session.memory(&reader);
+            }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
             && let Some(position) = demand::settle(floor, &topology)
@@ -61,7 +57,7 @@ impl<B: Backend> Routed<B> {
         if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
-        found
+        (found, kept)
     }
 
     pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
@@ -73,6 +69,13 @@ impl<B: Backend> Routed<B> {
             let balance = &*shared.balance;
             let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
             if let Some(mut chosen) = replica {
+                let id = chosen.state.node.id();
+                if attempts.kept.is_some_and(|kept| kept != id) {
+                    // The picture, or the session, has changed since the demand was made.
+                    self.session.lose_node(now);
+                    return Choice::Again;
+                }
+                self.session.lean_to(id);
                 if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
                     chosen.reason = Reason::WaitedForReplay;
                 }
@@ -141,4 +144,35 @@ fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>) -
     }
     let decision = (chosen.state.role, Access::Read, chosen.reason);
     Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::consistency::Consistency;
+    use crate::router::Router;
+    use crate::session::{Serving, Session};
+    use crate::testing::{FakeBackend, FakeCluster};
+
+    /// The picture, or the session, can change between a demand and the choice that follows it.
+    #[tokio::test(start_paused = true)]
+    async fn a_choice_for_another_node_than_the_demand_was_made_for_is_none() {
+        let servers = FakeCluster::new(2);
+        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let nodes = router.cluster().nodes().to_vec();
+        let routed = router.routed(Session::new(), Consistency::Eventual);
+        let now = Instant::now();
+        let mut attempts = routed.attempts();
+        routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
+        (attempts.demand, attempts.kept) = routed.demand(&attempts, now);
+        assert_eq!(attempts.kept, Some(nodes[1].id()));
+        // Another read of the request has moved it meanwhile.
+        routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
+        assert!(matches!(routed.choose(&attempts, now), Choice::Again));
+        let (demand, kept) = routed.demand(&attempts, now);
+        assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
+    }
 }

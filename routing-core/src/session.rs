@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::decision::Decision;
 use crate::demand::{Floor, Memory};
-use crate::key::TokenKeys;
-use crate::lsn::{Position, SystemId};
+use crate::lsn::Position;
 use crate::metrics;
 use crate::node::{NO_NODE, Node, NodeId};
+use crate::presented::{Presented, Reader};
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
 /// Tokens of one request that are looked at; more are counted and left aside.
@@ -30,6 +30,8 @@ pub struct Session(Arc<State>);
 struct State {
     /// The node that served the request's last read; [`NO_NODE`] before the first.
     node: AtomicU32,
+    /// The node that a read of the request was sent to last: reads at the same time follow it, before any has an answer.
+    leaning: AtomicU32,
     on_primary: AtomicBool,
     wrote: AtomicBool,
     /// Whether `notes` holds anything: most sessions never look.
@@ -43,18 +45,25 @@ struct Notes {
     presented: Vec<Presented>,
     observed: Vec<SessionToken>,
     floor: Option<Floor>,
-    /// When the kept node last served, and in which generation of its connections.
-    served: Option<(Instant, u64)>,
+    served: Option<Serving>,
     written: Option<Written>,
 }
 
-/// A text that the client sent.
-struct Presented {
-    text: String,
-    /// What it says, once somebody with the right key has read it.
-    token: Option<SessionToken>,
-    /// It was counted as of no use.
-    counted: bool,
+/// A node that serves a read of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Serving {
+    node: NodeId,
+    /// When the read began at the latest. A connection from before that which still lives shows no less.
+    pub(crate) since: Instant,
+    /// The node's generation then.
+    pub(crate) generation: u64,
+}
+
+impl Serving {
+    /// A read begins.
+    pub(crate) fn begin(node: &Node) -> Self {
+        Self { node: node.id(), since: Instant::now(), generation: node.generation() }
+    }
 }
 
 /// Who can tell where a write has ended, and in which epoch it was made.
@@ -85,6 +94,7 @@ impl Session {
     pub fn new() -> Self {
         Self(Arc::new(State {
             node: AtomicU32::new(NO_NODE),
+            leaning: AtomicU32::new(NO_NODE),
             on_primary: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             noted: AtomicBool::new(false),
@@ -100,7 +110,7 @@ impl Session {
         if notes.presented.len() >= MOST_TOKENS {
             return metrics::token_rejected(InvalidToken::TooMany);
         }
-        notes.presented.push(Presented { text: text.into(), token: None, counted: false });
+        notes.presented.push(Presented::new(text.into()));
         self.0.noted.store(true, Relaxed);
     }
 
@@ -113,7 +123,8 @@ impl Session {
 
     /// A token for what this session has written through the router and for what it was given, to hand to whoever reads
     /// next. After a write it costs one question to the primary; where that has no answer, a pin to the primary comes
-    /// instead. `None` when it neither wrote nor was given a token.
+    /// instead. `None` when it neither wrote nor was given a token. What a client presented counts here from the session's first
+    /// statement on: only a router can read it.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -123,9 +134,10 @@ impl Session {
             // What it was given lies before what it has written.
             Some(written) => written.by.token(written.epoch).await,
             None => {
-                let notes = self.notes();
-                let given = notes.presented.iter().filter_map(|presented| presented.token);
-                given.chain(notes.observed.iter().copied()).reduce(SessionToken::stricter)
+                let (notes, now) = (self.notes(), UnixMillis::now());
+                let given = notes.presented.iter().filter_map(Presented::token);
+                let given = given.chain(notes.observed.iter().copied());
+                given.filter(|token| !token.is_over(now)).reduce(SessionToken::stricter)
             }
         }
     }
@@ -176,6 +188,7 @@ impl Session {
             .into_iter()
             .chain(notes.observed.iter().copied())
             .filter(ours)
+            .filter(|token| !token.is_over(reader.wall))
             .reduce(SessionToken::stricter);
         memory
     }
@@ -189,25 +202,56 @@ impl Session {
         Some(self.0.node.load(Relaxed)).filter(|node| *node != NO_NODE)
     }
 
-    pub(crate) fn keep_to(&self, node: &Node, on_primary: bool) {
-        self.0.node.store(node.id().as_u32(), Relaxed);
+    /// Whether reads should rather go to this node than to another: it is kept to, or another read is on its way there.
+    pub(crate) fn prefers(&self, id: NodeId) -> bool {
+        let node = self.0.node.load(Relaxed);
+        let preferred = if node == NO_NODE { self.0.leaning.load(Relaxed) } else { node };
+        preferred == id.as_u32()
+    }
+
+    /// A read is on its way to this node.
+    pub(crate) fn lean_to(&self, id: NodeId) {
+        self.0.leaning.store(id.as_u32(), Relaxed);
+    }
+
+    /// A read was served. `continues`: when it began its node was kept to already.
+    pub(crate) fn keep_to(&self, serving: Serving, on_primary: bool, continues: bool) {
+        let id = serving.node.as_u32();
         if on_primary {
             self.0.on_primary.store(true, Relaxed);
-        } else {
-            self.notes().served = Some((Instant::now(), node.generation()));
+            self.0.node.store(id, Relaxed);
+            return;
+        }
+        let mut notes = self.notes();
+        let before = self.0.node.swap(id, Relaxed);
+        let earlier = notes.served.filter(|earlier| earlier.generation == serving.generation);
+        notes.served = Some(serving);
+        if before == NO_NODE || before == id && continues {
+            return;
+        }
+        match earlier {
+            // Two reads at the same time, of one node.
+            Some(earlier) if before == id => {
+                notes.served = Some(Serving { since: earlier.since.min(serving.since), ..serving });
+            }
+            // Of two nodes, or of one before and after it lost connections: what comes next must not be behind either.
+            _ => {
+                notes.floor = Some(Floor::PrimaryAfter(Instant::now()));
+                self.0.noted.store(true, Relaxed);
+            }
         }
     }
 
-    /// When the kept node last served, and in which generation, if it is a replica.
-    pub(crate) fn served(&self) -> Option<(Instant, u64)> {
-        self.notes().served
+    /// Since when this node, a replica that the session keeps to, has served it.
+    pub(crate) fn served_by(&self, id: NodeId) -> Option<Serving> {
+        self.notes().served.filter(|serving| serving.node == id && self.serves(id))
     }
 
     /// The node that it kept to serves no more, or may have gone back in time: whoever comes next must have what the primary
     /// has after `now`.
     pub(crate) fn lose_node(&self, now: Instant) {
-        self.0.node.store(NO_NODE, Relaxed);
         let mut notes = self.notes();
+        self.0.node.store(NO_NODE, Relaxed);
         notes.floor = Some(Floor::PrimaryAfter(now));
         notes.served = None;
         self.0.noted.store(true, Relaxed);
@@ -233,49 +277,82 @@ impl Session {
     }
 }
 
-/// Who reads what clients present.
-#[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    pub(crate) keys: &'a TokenKeys,
-    pub(crate) lifetime: std::time::Duration,
-    pub(crate) system_id: Option<SystemId>,
-    pub(crate) wall: UnixMillis,
-}
-
-impl Reader<'_> {
-    fn read(&self, presented: &mut Presented) -> Option<SessionToken> {
-        let read = match presented.token {
-            Some(token) => Ok(token),
-            None => SessionToken::decode(&presented.text, self.keys, self.wall, self.lifetime),
-        };
-        let read = match read {
-            Ok(token) if self.system_id.is_some_and(|own| own != token.system_id) => {
-                presented.token = Some(token);
-                Err(InvalidToken::OtherCluster)
-            }
-            read => read,
-        };
-        match read {
-            Ok(token) => {
-                presented.token = Some(token);
-                Some(token)
-            }
-            Err(why) => {
-                if !std::mem::replace(&mut presented.counted, true) {
-                    metrics::token_rejected(why);
-                    tracing::debug!(%why, "a session token does not count");
-                }
-                None
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("wrote", &self.wrote())
             .field("last_decision", &self.last_decision())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+    use crate::lsn::{Lsn, Timeline};
+
+    fn node() -> Node {
+        Node::new(NodeConfig::new("pg2", "postgres://h/d".parse().unwrap()), BreakerConfig::default())
+    }
+
+    fn floor(session: &Session) -> Option<Floor> {
+        session.notes().floor
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_reads_at_once_on_one_node_the_first_beginning_counts_however_they_end() {
+        let node = node();
+        let first = Serving::begin(&node);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let second = Serving::begin(&node);
+        for order in [[first, second], [second, first]] {
+            let session = Session::new();
+            for serving in order {
+                session.keep_to(serving, false, false);
+            }
+            // A connection from between the two may not show what the first has seen.
+            assert_eq!(session.served_by(node.id()).unwrap().since, first.since);
+            assert_eq!(floor(&session), None);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_reads_at_once_before_and_after_a_loss_bind_what_comes_next_and_one_behind_the_other_do_not()
+    {
+        let node = node();
+        let before = Serving::begin(&node);
+        node.next_generation();
+        let after = Serving::begin(&node);
+        for order in [[before, after], [after, before]] {
+            let session = Session::new();
+            for serving in order {
+                session.keep_to(serving, false, false);
+            }
+            assert_eq!(floor(&session), Some(Floor::PrimaryAfter(Instant::now())));
+        }
+        // The second was sent to the node that the first had kept to: its connection was looked at.
+        let session = Session::new();
+        session.keep_to(before, false, false);
+        session.keep_to(after, false, true);
+        assert_eq!(floor(&session), None);
+        assert_eq!(session.served_by(node.id()).unwrap().generation, after.generation);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_an_earlier_loss_settles_no_later_one() {
+        let (session, position) = (Session::new(), Position { timeline: Timeline(1), lsn: Lsn::from(7) });
+        let first = Instant::now();
+        session.lose_node(first);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let second = Instant::now();
+        session.lose_node(second);
+        session.settle_floor(first, position);
+        assert_eq!(floor(&session), Some(Floor::PrimaryAfter(second)));
+        session.settle_floor(second, position);
+        assert_eq!(floor(&session), Some(Floor::At(position)));
     }
 }

@@ -9,11 +9,13 @@ use crate::backend::{Backend, PoolStatus};
 use crate::breaker::BreakerState;
 use crate::cluster::Cluster;
 use crate::config::RouterConfig;
-use crate::decision::{Access, Reason};
+use crate::decision::{Access, Reason, Refusal};
+use crate::discoverer::DiscoveryStatus;
 use crate::lsn::{Lsn, SystemId, Timeline};
-use crate::node::Role;
+use crate::node::Node;
+use crate::role::Role;
 use crate::router::Router;
-use crate::topology::{NodeState, Primary};
+use crate::topology::{NodeState, Primary, Topology};
 
 /// A router's state at one moment. Durations are seconds. It holds no secret.
 #[derive(Clone, Debug, Serialize)]
@@ -22,7 +24,8 @@ pub struct RouterStatus {
     pub schema: u32,
     /// The node that is proven to be the primary.
     pub primary: Option<String>,
-    /// Why none is: `unknown` or `ambiguous: …`.
+    /// Why nothing can be written: `unknown`, with what the nodes that are out of recovery claim; `ambiguous: …`; or
+    /// `read-only`, while a primary is known.
     pub primary_missing: Option<String>,
     /// How often another node or timeline was accepted as the primary.
     pub epoch: u64,
@@ -34,6 +37,8 @@ pub struct RouterStatus {
     pub monitor_age_seconds: f64,
     /// Reads that the primary runs for lost replicas.
     pub fallback_in_use: u32,
+    /// What the followed discovery has said, if one is followed.
+    pub discovery: Option<DiscoveryStatus>,
     /// The settings that explain the rest.
     pub config: ConfigStatus,
     /// All nodes, in the order of the configuration.
@@ -113,14 +118,10 @@ impl<B: Backend> Router<B> {
     /// The state of the cluster and of this router's pools.
     #[must_use]
     pub fn status(&self) -> RouterStatus {
-        let mut status = self.cluster().status();
-        for (node, shown) in self.cluster().nodes().iter().zip(&mut status.nodes) {
-            if let Some(pools) = self.pools(node) {
-                shown.read_pool = pools.pool(Access::Read);
-                shown.write_pool = pools.pool(Access::Write);
-            }
-        }
-        status
+        self.cluster().status_with(|node| {
+            let pools = self.pools(node)?;
+            Some((pools.pool(Access::Read), pools.pool(Access::Write)))
+        })
     }
 }
 
@@ -128,6 +129,10 @@ impl Cluster {
     /// The state of the cluster, with empty pools.
     #[must_use]
     pub fn status(&self) -> RouterStatus {
+        self.status_with(|_| None)
+    }
+
+    fn status_with(&self, pools: impl Fn(&Node) -> Option<(PoolStatus, PoolStatus)>) -> RouterStatus {
         let now = Instant::now();
         let topology = self.topology();
         let config = self.config();
@@ -138,14 +143,18 @@ impl Cluster {
                 (Some(newest), Some(own), Some(_)) => Some(newest.bytes_after(own)),
                 _ => None,
             };
-            node_status(state, is_primary, lag_bytes, config.max_staleness, now)
+            let mut shown = node_status(state, is_primary, lag_bytes, config.max_staleness, now);
+            if let Some(pools) = pools(&state.node) {
+                (shown.read_pool, shown.write_pool) = pools;
+            }
+            shown
         });
         RouterStatus {
             schema: 1,
             primary: primary.map(|state| state.node.name().to_owned()),
             primary_missing: match &topology.primary {
-                Primary::Known { .. } => None,
-                Primary::Unknown => Some("unknown".to_owned()),
+                Primary::Known { read_only, .. } => read_only.then(|| "read-only".to_owned()),
+                Primary::Unknown => Some(unknown_primary(&topology)),
                 Primary::Ambiguous(claims) => Some(format!("ambiguous: {claims}")),
             },
             epoch: topology.lineage.epoch,
@@ -153,10 +162,20 @@ impl Cluster {
             highest_timeline: topology.lineage.highest,
             monitor_age_seconds: seconds(now.saturating_duration_since(topology.published)),
             fallback_in_use: self.shared().fallback.taken(),
+            discovery: self.discovery(),
             config: ConfigStatus::from(config),
             nodes: nodes.collect(),
         }
     }
+}
+
+/// What those who are out of recovery claim, and why it is not believed.
+fn unknown_primary(topology: &Topology) -> String {
+    let claims = topology.nodes.iter().filter(|state| state.role == Role::Primary);
+    let claims =
+        claims.filter_map(|state| Some(format!("{} {}", state.node.name(), state.blocked.as_ref()?)));
+    let claims: Vec<_> = claims.collect();
+    if claims.is_empty() { "unknown".to_owned() } else { format!("unknown: {}", claims.join("; ")) }
 }
 
 fn node_status(
@@ -175,7 +194,11 @@ fn node_status(
     let staleness = state.staleness(now);
     let refused = match (&state.blocked, staleness) {
         (Some(refusal), _) => Some(refusal.to_string()),
-        (None, _) if node.is_draining() => Some("draining".to_owned()),
+        (None, _) if node.is_draining() => Some(Refusal::Draining.to_string()),
+        (None, _) if !is_primary && !node.serves_reads() => Some(Refusal::NoReads.to_string()),
+        (None, _) if !is_primary && state.kept_waiting(now).is_some() => {
+            state.kept_waiting(now).map(|left| Refusal::Flapping(left).to_string())
+        }
         (None, _) if open.is_some() => Some("breaker open".to_owned()),
         (None, _) if is_primary => None,
         (None, None) => Some("staleness unknown".to_owned()),

@@ -179,23 +179,37 @@ impl SessionToken {
             return Err(InvalidToken::Expired);
         }
         let latest = now.after(lifetime);
-        Ok(match self.mark {
+        let token = match self.mark {
             _ if self.issued_at > now.after(SKEW) => Self { mark: Mark::Pin(latest), ..self },
-            // Nobody is pinned for longer than a token of now would pin.
-            Mark::Pin(until) => Self { mark: Mark::Pin(until.min(latest)), ..self },
+            // Its end is by the clock of whoever issued it, which may be behind ours. Nobody is pinned for longer than a token
+            // of now would pin.
+            Mark::Pin(until) => Self { mark: Mark::Pin(until.after(SKEW).min(latest)), ..self },
             Mark::Position(_) => self,
-        })
+        };
+        if token.is_over(now) { Err(InvalidToken::Expired) } else { Ok(token) }
     }
 
-    /// The one that demands more of two tokens of one cluster: a pin more than a position, then the higher timeline, then
-    /// the higher position.
+    /// Whether it demands nothing any more: a pin whose end has come.
+    #[must_use]
+    pub fn is_over(&self, now: UnixMillis) -> bool {
+        matches!(self.mark, Mark::Pin(until) if now >= until)
+    }
+
+    /// What two tokens of one cluster demand together. Of two positions that is the one on the higher timeline, else the
+    /// higher one. A pin demands more than any position, so the pin remains, on the higher timeline of the two: leave out
+    /// one that [is over](Self::is_over).
     #[must_use]
     pub fn stricter(self, other: Self) -> Self {
-        let rank = |token: &Self| match token.mark {
-            Mark::Pin(until) => (1, token.timeline, until.0),
-            Mark::Position(lsn) => (0, token.timeline, lsn.as_u64()),
+        let mark = match (self.mark, other.mark) {
+            (Mark::Position(own), Mark::Position(others)) => {
+                let rank = |token: &Self, lsn: Lsn| (token.timeline, lsn, token.issued_at);
+                return if rank(&other, others) > rank(&self, own) { other } else { self };
+            }
+            (Mark::Pin(own), Mark::Pin(others)) => Mark::Pin(own.max(others)),
+            (pin @ Mark::Pin(_), _) | (_, pin) => pin,
         };
-        if rank(&other) > rank(&self) { other } else { self }
+        let (timeline, issued_at) = (self.timeline.max(other.timeline), self.issued_at.max(other.issued_at));
+        Self { timeline, mark, issued_at, ..self }
     }
 }
 
@@ -297,8 +311,29 @@ mod tests {
         assert_eq!(at(UnixMillis(NOW.0 - 59_000), position), Ok(position));
         let early = UnixMillis(NOW.0 - 61_000);
         assert_eq!(at(early, position), Ok(Mark::Pin(early.after(LIFETIME))));
+        // A pin's end is by a clock that may be a minute behind.
+        let pin = Mark::Pin(NOW.after(seconds(30)));
+        let short = |now: UnixMillis| {
+            let text = token(pin).encode(&ours());
+            SessionToken::decode(&text, &ours(), now, seconds(30)).map(|token| token.is_over(now))
+        };
+        assert_eq!(short(NOW.after(seconds(89))), Ok(false));
+        assert_eq!(short(NOW.after(seconds(91))), Err(InvalidToken::Expired));
+        assert_eq!(at(NOW.after(seconds(91)), pin), Err(InvalidToken::Expired), "however long ours live");
         // A pin lasts no longer than one of now would.
         assert_eq!(at(NOW, Mark::Pin(UnixMillis(u64::MAX))), Ok(Mark::Pin(NOW.after(LIFETIME))));
+    }
+
+    #[test]
+    fn a_pin_and_a_position_together_keep_the_pin_and_the_higher_timeline() {
+        let pin = token(Mark::Pin(NOW.after(LIFETIME)));
+        let newer = SessionToken {
+            timeline: Timeline(4),
+            issued_at: NOW.after(Duration::from_secs(1)),
+            ..token(Mark::Position(Lsn::from(9)))
+        };
+        let both = SessionToken { mark: pin.mark, ..newer };
+        assert_eq!((pin.stricter(newer), newer.stricter(pin)), (both, both));
     }
 
     proptest! {

@@ -11,8 +11,9 @@ use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::lag::Behind;
 use crate::lsn::{Lsn, Timeline};
-use crate::node::{Node, NodeId, Role};
+use crate::node::{Node, NodeId};
 use crate::primary::Lineage;
+use crate::role::Role;
 
 /// An immutable picture of the cluster.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub enum Primary {
         timeline: Timeline,
         /// When the probe was sent that last proved it.
         confirmed: Instant,
+        /// Its sessions start read-only: it is no less the primary, and gets no writes.
+        read_only: bool,
     },
     /// No node is.
     Unknown,
@@ -72,6 +75,8 @@ pub struct NodeState {
     pub returning: bool,
     /// Since when it lags, for people and metrics.
     pub behind: Behind,
+    /// When it may serve as a replica again, for one that has come back several times within a short while.
+    pub admitted_from: Option<Instant>,
     /// When its last answered probe was sent.
     pub probed: Option<Instant>,
     /// Since when it does not answer; `None` while it does.
@@ -83,6 +88,12 @@ impl NodeState {
     #[must_use]
     pub fn staleness(&self, now: Instant) -> Option<Duration> {
         self.fresh_as_of.map(|fresh| now.saturating_duration_since(fresh))
+    }
+
+    /// How much longer it must stay up at `now` before it serves as a replica: it has come back again and again.
+    #[must_use]
+    pub fn kept_waiting(&self, now: Instant) -> Option<Duration> {
+        self.admitted_from.map(|from| from.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// How long it has been lagging at `now`, for people; `None` when that cannot be told.
@@ -111,6 +122,7 @@ impl Topology {
             lineage_proven: false,
             returning: false,
             behind: Behind::Unknown,
+            admitted_from: None,
             probed: None,
             down_since: None,
         };
@@ -147,6 +159,12 @@ impl Topology {
         }
     }
 
+    /// Whether writes have somewhere to go: a primary is known, and it is not read-only.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        matches!(self.primary, Primary::Known { read_only: false, .. })
+    }
+
     /// The state of the node with this number.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&NodeState> {
@@ -172,6 +190,6 @@ impl Topology {
     /// Whether a faster look is worth its cost.
     #[must_use]
     pub(crate) fn is_suspect(&self) -> bool {
-        !matches!(self.primary, Primary::Known { .. })
+        !self.is_writable()
     }
 }

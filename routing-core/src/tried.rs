@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::fault::Fault;
-use crate::node::{NodeId, Role};
+use crate::node::NodeId;
+use crate::role::Role;
 use crate::topology::Topology;
 
 /// The nodes that one call has tried in vain, each with the fault that it met last.

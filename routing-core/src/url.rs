@@ -1,7 +1,7 @@
 //! Database URLs, which are secrets.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -96,6 +96,16 @@ impl DatabaseUrl {
         self.0.path().trim_start_matches('/')
     }
 
+    /// The same URL for another host, a name or an address, and port. `None` when no URL can hold that host.
+    #[must_use]
+    pub fn with_place(&self, host: &str, port: u16) -> Option<Self> {
+        let mut url = self.0.clone();
+        let bracketed = host.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+        url.set_host(Some(bracketed.as_deref().unwrap_or(host))).ok()?;
+        url.set_port(Some(port)).ok()?;
+        Some(Self(url)).filter(|url| !url.host().is_empty())
+    }
+
     /// The same URL with another user and password.
     #[must_use]
     pub fn with_credentials(&self, user: &str, password: &str) -> Self {
@@ -181,6 +191,20 @@ mod tests {
         ];
         for (url, expected) in table {
             assert_eq!(url.parse::<DatabaseUrl>().unwrap().expose_without_tls(), expected);
+        }
+    }
+
+    #[test]
+    fn another_place_keeps_everything_else() {
+        let url: DatabaseUrl = "postgres://a:p%40@h/d?x=1".parse().unwrap();
+        for (host, port, expected) in [
+            ("db1.internal", 5433, Some("postgres://a:p%40@db1.internal:5433/d?x=1")),
+            ("10.0.0.1", 5432, Some("postgres://a:p%40@10.0.0.1:5432/d?x=1")),
+            ("fd00::1", 5432, Some("postgres://a:p%40@[fd00::1]:5432/d?x=1")),
+            ("", 5432, None),
+            ("a b", 5432, None),
+        ] {
+            assert_eq!(url.with_place(host, port).as_ref().map(DatabaseUrl::expose), expected, "{host}");
         }
     }
 

@@ -246,7 +246,7 @@ impl<B: Backend> Routed<B> {
     }
 
     /// After a node proved not to be the writer: every node is looked at, and the next picture with news of that node
-    /// awaited. Any other picture may still show it as the writer. When it is none, its idle write connections are closed.
+    /// awaited. Any other picture may still show it as the writer.
     async fn await_news(&self, of: &Node, attempt: u32, deadline: Instant) {
         let shared = self.shared();
         let asked = Instant::now();
@@ -261,10 +261,6 @@ impl<B: Backend> Routed<B> {
             {}
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
-        let writes = shared.peek().primary().is_some_and(|writer| writer.node.id() == of.id());
-        if let Some(pools) = self.router().pools(of).filter(|_| !writes) {
-            pools.retire(Access::Write);
-        }
         tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
     }
 }

@@ -12,6 +12,7 @@ use sea_orm::{
 
 use crate::backend::SeaOrm;
 use crate::begin::begins_transactions;
+use crate::fault::is_stale_plan;
 use crate::read::ReadHandle;
 use crate::stream::RoutedStream;
 use crate::transaction::RoutedTransaction;
@@ -69,7 +70,8 @@ impl AutomaticHandle {
     /// Whether a read failed because it is none: without effect, so the primary may run it.
     fn is_no_read(&self, sql: &str, error: &DbErr) -> bool {
         let no_read = error.fault(Access::Read) == Some(Fault::Misrouted);
-        if no_read && self.routed().router().misrouted().remember(sql) {
+        // A plan that a migration has spoiled fails with a code that standbys use as well, and once.
+        if no_read && !is_stale_plan(error) && self.routed().router().misrouted().remember(sql) {
             tracing::info!(%error, sql, "a statement that looks like a read needs the primary");
         }
         no_read

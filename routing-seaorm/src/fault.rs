@@ -76,6 +76,19 @@ pub(crate) fn spoils_statement(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some("0A000")
 }
 
+/// Whether it says "cached plan must not change result type": the connection's prepared statement is out of date, wherever it
+/// runs. The server's function that says so tells it from what no standby can run, in every language.
+pub(crate) fn is_stale_plan(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    let said = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    said.is_some_and(|said| said.code() == "0A000" && said.routine() == Some("RevalidateCachedQuery"))
+}
+
 /// Whether the connection cannot be used after this error.
 pub(crate) fn ends_connection(error: &sqlx::Error) -> bool {
     match error {

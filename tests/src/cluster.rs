@@ -104,6 +104,11 @@ impl TestCluster {
         &self.servers
     }
 
+    /// The servers themselves, to add and remove.
+    pub fn servers_mut(&mut self) -> &mut LocalCluster {
+        &mut self.servers
+    }
+
     /// Kills a node as a crash would.
     ///
     /// # Panics

@@ -130,3 +130,18 @@ async fn a_handler_takes_it_as_one_argument() {
     }
     server.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_plan_a_migration_has_spoiled_is_not_taken_for_a_write_from_then_on() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<SeaOrm>().await;
+    let sql = "SELECT * FROM note WHERE author = 'ada'";
+    let statement = || Statement::from_string(DbBackend::Postgres, sql);
+    // The primary reads, as it does after a write, and prepares the statement on each connection that is open.
+    let db = request(&router).with(Consistency::Strong);
+    db.query_all_raw(statement()).await.expect("a read");
+    let app = cluster.database(PRIMARY, routing_cluster::Login::Application).await;
+    app.run("ALTER TABLE note ADD COLUMN later int").await.expect("a migration");
+    db.query_all_raw(statement()).await.expect("a read after the migration");
+    assert!(!router.misrouted().knows(sql), "it would go to the primary for good");
+}

@@ -108,6 +108,9 @@ async fn a_client_that_brings_its_token_back_sees_its_write_in_any_process() {
         &[("cookie", format!("db_session={old}; db_session={token}"))],
         &[("x-db-session", format!(" {token} "))],
         &[("x-db-session", token.clone()), ("cookie", format!("db_session={old}"))],
+        &[("x-db-session", old.to_owned()), ("x-db-session", token.clone())],
+        &[("x-db-session", format!("{old}, {token}"))],
+        &[("x-db-session", format!(",{token} ,"))],
     ] {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_eq!(get_with(&two, &headers).await, written, "{headers:?}");

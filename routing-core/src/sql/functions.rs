@@ -292,6 +292,11 @@ pub(super) fn effect(name: &Folded) -> Option<StatementKind> {
     name.starts_with(b"binary_upgrade_").then_some(StatementKind::Write)
 }
 
+/// Whether calling a function of this name keeps state in its session, or needs such state.
+pub(super) fn keeps_state(name: &[u8]) -> bool {
+    may_have_effect(name) && effect(&Folded::new(name)) == Some(StatementKind::Session)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Whether a statement leaves something in its session.
 
+use super::functions;
 use super::keyword::{self, key};
 use super::lexer::{Lexer, Token};
 
@@ -38,7 +39,7 @@ pub fn keeps_session_state(sql: &str) -> bool {
     }
     let keeps = words.by_ref().any(|word| {
         keyword::is_temporary(word)
-            || is_any(word, &["set_config", "dblink_connect", "setseed", "lo_open"])
+            || functions::keeps_state(word)
             || starts_with(word, "pg_advisory")
             || starts_with(word, "pg_try_advisory")
     });
@@ -149,6 +150,9 @@ mod tests {
             "SELECT set_config('a', 'b', false)",
             "SELECT pg_catalog.pg_try_advisory_lock(1)",
             "SELECT \"pg_advisory_lock\"(1)",
+            "SELECT set_limit(0.9)",
+            "SELECT dblink_connect_u('a', 'b')",
+            "SELECT pg_replication_origin_session_setup('a')",
             "SELECT U&\"\\0070g_advisory_lock\"(1)",
             "SELECT * INTO TEMP t FROM u",
             "CREATE TEMPORARY TABLE t ()",

@@ -130,6 +130,23 @@ impl Drop for Executing<'_> {
     }
 }
 
+/// Counts a connection for as long as it is being opened.
+struct Opening<'a>(&'a FakeServer);
+
+impl<'a> Opening<'a> {
+    fn new(server: &'a FakeServer) -> Self {
+        let now = server.opening.fetch_add(1, SeqCst) + 1;
+        server.most_opening.fetch_max(now, SeqCst);
+        Self(server)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, SeqCst);
+    }
+}
+
 impl Drop for FakeConnection {
     fn drop(&mut self) {
         self.server.connections.fetch_sub(1, SeqCst);
@@ -169,6 +186,11 @@ impl Backend for FakeBackend {
             Ok(Err(_)) => return Err(FakeError::Fault(Fault::Unreachable)),
             Err(_) => return Err(FakeError::Fault(Fault::Saturated)),
         };
+        let _opening = Opening::new(&self.server);
+        let connect = self.server.state().connect;
+        if !connect.is_zero() {
+            tokio::time::sleep(connect).await;
+        }
         if !self.server.answers().await {
             return Err(FakeError::Fault(Fault::Unreachable));
         }
@@ -250,7 +272,9 @@ impl Backend for FakeBackend {
         PoolStatus { max, open: max - idle, idle: 0, waiting: 0 }
     }
 
-    fn retire(&self, _: Access) {}
+    fn retire(&self, access: Access) {
+        self.server.retired[access as usize].fetch_add(1, SeqCst);
+    }
 
     fn close(&self) {
         self.read.close();

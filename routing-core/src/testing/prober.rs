@@ -71,12 +71,15 @@ impl ProbeConnection for FakeProbe {
             let follows = state.follows.filter(|_| !state.primary);
             let timeline =
                 if state.primary { format!("{:08X}", state.timeline) } else { state.timeline.to_string() };
+            let receives = follows.is_some();
+            let shown = state.primary || receives && !self.server.hides_timeline.load(SeqCst);
+            let follows = follows.filter(|_| shown);
             Ok(vec![
                 some((!state.primary).to_string()),
                 some(lsn.clone()),
                 (!state.primary).then_some(lsn),
-                (state.primary || follows.is_some()).then_some(timeline),
-                some(follows.is_some().to_string()),
+                shown.then_some(timeline),
+                some(receives.to_string()),
                 follows.map(|_| "streaming".to_owned()),
                 follows.map(|number| format!("10.0.0.{number}")),
                 follows.map(|_| "5432".to_owned()),

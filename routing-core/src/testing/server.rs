@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::decision::Access;
 use crate::lsn::Lsn;
 
 /// How a server answers.
@@ -42,6 +43,11 @@ pub struct FakeServer {
     pub(super) refusals_left: AtomicU32,
     pub(super) rejects_probes: AtomicBool,
     pub(super) panics: AtomicBool,
+    pub(super) retired: [AtomicU32; 2],
+    /// Connections that are being opened now, and at most.
+    pub(super) opening: AtomicU32,
+    pub(super) most_opening: AtomicU32,
+    pub(super) hides_timeline: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +64,8 @@ pub(super) struct State {
     /// What it has applied: replay never goes back.
     applied: Lsn,
     pub(super) latency: Duration,
+    /// How long a checkout takes.
+    pub(super) connect: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,6 +85,7 @@ impl FakeServer {
             paused_at: None,
             applied: Lsn::default(),
             latency: Duration::from_millis(1),
+            connect: Duration::ZERO,
         };
         Self {
             name: format!("pg{number}"),
@@ -93,6 +102,10 @@ impl FakeServer {
             refusals_left: AtomicU32::new(0),
             rejects_probes: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            retired: [const { AtomicU32::new(0) }; 2],
+            opening: AtomicU32::new(0),
+            most_opening: AtomicU32::new(0),
+            hides_timeline: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +144,23 @@ impl FakeServer {
 
     pub(super) fn number(&self) -> u16 {
         self.number
+    }
+
+    /// How often a pool for this access was retired.
+    #[must_use]
+    pub fn retired(&self, access: Access) -> u32 {
+        self.retired[access as usize].load(SeqCst)
+    }
+
+    /// How many connections were being opened at once, at most.
+    #[must_use]
+    pub fn most_opening(&self) -> u32 {
+        self.most_opening.load(SeqCst)
+    }
+
+    /// How long a checkout takes from now on.
+    pub fn set_connect_time(&self, connect: Duration) {
+        self.state().connect = connect;
     }
 
     /// Statements that it was sent, probes aside.
@@ -187,6 +217,11 @@ impl FakeServer {
     /// Whether probes are answered with an error that shows the server alive, as after a change of the password.
     pub fn reject_probes(&self, reject: bool) {
         self.rejects_probes.store(reject, SeqCst);
+    }
+
+    /// Whether a standby's timeline, and whom it streams from, are hidden from the monitor, as from a plain LOGIN role.
+    pub fn hide_timeline(&self, hide: bool) {
+        self.hides_timeline.store(hide, SeqCst);
     }
 
     /// The next probe panics in the prober.

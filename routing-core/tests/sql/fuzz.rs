@@ -1,6 +1,8 @@
-//! The fuzz target on random and mutated texts, from a printed seed.
+//! The fuzz target on random and mutated texts.
 //!
-//! `SQL_FUZZ_SEED` repeats a run, `SQL_FUZZ_TEXTS` sets how many texts it tries.
+//! The texts are the same in every run, so that a run fails for what was changed and not for what was drawn. To look for
+//! more, `SQL_FUZZ_SEED` names another seed and `SQL_FUZZ_TEXTS` how many texts of each are tried; what breaks a law is
+//! printed with its seed.
 
 use std::env;
 use std::panic;
@@ -118,18 +120,22 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
+/// The seeds of every run.
+const SEEDS: [u64; 4] = [1, 2, 3, 4];
+
 #[test]
 fn no_text_breaks_a_law() {
-    let seed = number("SQL_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let texts = number("SQL_FUZZ_TEXTS").unwrap_or(20_000);
-    println!("SQL_FUZZ_SEED={seed} SQL_FUZZ_TEXTS={texts}");
-    let mut rng = Rng::with_seed(seed);
+    let seeds = number("SQL_FUZZ_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
+    let texts = number("SQL_FUZZ_TEXTS").unwrap_or(10_000);
     let corpus: Vec<&str> = GROUPS.iter().flat_map(|group| group.texts).copied().collect();
-    for _ in 0..texts {
-        let text = if rng.u8(..5) == 0 { random(&mut rng) } else { mutated(&mut rng, &corpus) };
-        if let Err(payload) = panic::catch_unwind(|| oracle::check(&text)) {
-            eprintln!("SQL_FUZZ_SEED={seed}: {text:?}");
-            panic::resume_unwind(payload);
+    for seed in seeds {
+        let mut rng = Rng::with_seed(seed);
+        for _ in 0..texts {
+            let text = if rng.u8(..5) == 0 { random(&mut rng) } else { mutated(&mut rng, &corpus) };
+            if let Err(payload) = panic::catch_unwind(|| oracle::check(&text)) {
+                eprintln!("SQL_FUZZ_SEED={seed} SQL_FUZZ_TEXTS={texts}: {text:?}");
+                panic::resume_unwind(payload);
+            }
         }
     }
 }

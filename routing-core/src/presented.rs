@@ -1,0 +1,71 @@
+//! Texts that clients present as tokens, and what becomes of them.
+
+use std::time::Duration;
+
+use crate::key::TokenKeys;
+use crate::lsn::SystemId;
+use crate::metrics;
+use crate::token::{InvalidToken, SessionToken, UnixMillis};
+
+/// A text that the client sent.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    text: String,
+    /// What it says, once somebody with the right key has read it.
+    token: Option<SessionToken>,
+    /// It was counted as of no use.
+    counted: bool,
+    /// A cluster took it for its own.
+    ours: bool,
+}
+
+impl Presented {
+    pub(crate) fn new(text: String) -> Self {
+        Self { text, token: None, counted: false, ours: false }
+    }
+
+    /// What it says, if it counts for a cluster that was asked.
+    pub(crate) fn token(&self) -> Option<SessionToken> {
+        self.token.filter(|_| self.ours)
+    }
+}
+
+/// Who reads what clients present.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) keys: &'a TokenKeys,
+    pub(crate) lifetime: Duration,
+    pub(crate) system_id: Option<SystemId>,
+    pub(crate) wall: UnixMillis,
+}
+
+impl Reader<'_> {
+    /// What the text says, if that counts.
+    pub(crate) fn read(&self, presented: &mut Presented) -> Option<SessionToken> {
+        let read = match presented.token {
+            Some(token) => Ok(token),
+            None => SessionToken::decode(&presented.text, self.keys, self.wall, self.lifetime),
+        };
+        let read = match read {
+            Ok(token) if self.system_id.is_some_and(|own| own != token.system_id) => {
+                presented.token = Some(token);
+                Err(InvalidToken::OtherCluster)
+            }
+            read => read,
+        };
+        match read {
+            Ok(token) => {
+                presented.token = Some(token);
+                presented.ours = true;
+                Some(token)
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut presented.counted, true) {
+                    metrics::token_rejected(why);
+                    tracing::debug!(%why, "a session token does not count");
+                }
+                None
+            }
+        }
+    }
+}
