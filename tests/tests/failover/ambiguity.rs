@@ -54,7 +54,7 @@ async fn two_primaries_on_one_timeline_get_no_write_until_one_is_gone<O: Orm>() 
     let status = router.status();
     assert_eq!((status.primary, status.epoch), (None, 1));
     for node in REPLICAS {
-        assert!(router.refuses(node, "not proven"), "{:?}", router.node(node));
+        assert!(router.refuses(node, "claims to be the primary on timeline 2"), "{:?}", router.node(node));
         let written = cluster.notes_by(node, "traffic").await;
         assert_eq!(usize::try_from(written).expect("a count"), before, "{node} got no write");
     }

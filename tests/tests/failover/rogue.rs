@@ -22,14 +22,17 @@ async fn a_promotion_that_no_standby_follows_gets_nothing_even_while_the_primary
     quiet(&cluster, &writers).await;
     let before = cluster.notes_by("pg2", "traffic").await;
     cluster.sql("pg2", "SELECT pg_promote()").await;
-    eventually(PATIENCE, "it is seen", async || router.refuses("pg2", "not proven")).await;
+    eventually(PATIENCE, "it is seen", async || {
+        router.refuses("pg2", "claims to be the primary on timeline 2")
+    })
+    .await;
     writers.release();
     writers.go_on(50).await;
     assert_eq!(served_by(&reader(&router)).await.expect("a read"), "pg3");
 
     let nothing_changes = async || {
         router.status().epoch == 1
-            && router.refuses("pg2", "not proven")
+            && router.refuses("pg2", "claims to be the primary on timeline 2")
             && router.status().primary.as_deref() != Some("pg2")
             && cluster.notes_by("pg2", "traffic").await == before
     };
