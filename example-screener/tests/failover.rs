@@ -76,12 +76,13 @@ impl Clients {
                 let add = add.header(CONTENT_TYPE, "application/json");
                 let add = add.body(Body::from(format!(r#"{{"stock_id": {stock}}}"#))).unwrap();
                 let (status, body) = ask(&app, add).await;
-                let mut seen = seen.lock().unwrap();
-                *seen.writes.entry(words(status, &body)).or_default() += 1;
-                if status == 201 {
-                    seen.added.insert(stock);
+                {
+                    let mut seen = seen.lock().unwrap();
+                    *seen.writes.entry(words(status, &body)).or_default() += 1;
+                    if status == 201 {
+                        seen.added.insert(stock);
+                    }
                 }
-                drop(seen);
                 sleep(Duration::from_millis(20)).await;
             }
         });
@@ -179,13 +180,13 @@ async fn both_orms_go_through_a_failover_and_a_switchover_without_a_restart() {
     for clients in &all {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (watched, seen) = (clients.watchlist().await, clients.seen.lock().unwrap());
-            if seen.added.is_subset(&watched) {
+            let watched = clients.watchlist().await;
+            let added = clients.seen.lock().unwrap().added.clone();
+            let lost: Vec<_> = added.difference(&watched).collect();
+            if lost.is_empty() {
                 break;
             }
-            let lost: Vec<_> = seen.added.difference(&watched).collect();
             assert!(Instant::now() < deadline, "{} lost {lost:?}", clients.user);
-            drop(seen);
             sleep(Duration::from_millis(20)).await;
         }
         let seen = clients.seen.lock().unwrap();
