@@ -13,7 +13,7 @@ use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, SessionRead};
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::selection::Choice;

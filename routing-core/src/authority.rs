@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lsn::Timeline;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::primary::Claim;
 
 /// How long an answer is awaited once the claims have changed: two calls of at most one second each.

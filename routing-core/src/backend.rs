@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::RouterConfig;
+use crate::config_error::ConfigError;
 use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;

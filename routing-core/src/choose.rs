@@ -13,7 +13,7 @@ use crate::config::RouterConfig;
 use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::choose::Limits;
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::RouterConfig;
+use crate::config_error::ConfigError;
 use crate::decision::Refusals;
 use crate::discoverer::Following;
+use crate::event::Events;
 use crate::key::TokenKeys;
 use crate::lease::Cap;
 use crate::lsn::Timeline;
@@ -67,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) authority: watch::Sender<Option<Option<Word>>>,
     /// The discovery that is followed.
     pub(crate) following: Mutex<Option<Following>>,
+    /// What happened, for people.
+    pub(crate) events: Events,
+    /// No replica serves, whatever is asked of a read.
+    pub(crate) primary_only: AtomicBool,
     /// Someone wants to know now.
     pub(crate) rediscover: Arc<Notify>,
     /// The discovery's lists are left aside.
@@ -120,6 +126,8 @@ impl Cluster {
             write_waiters: Cap::new(config.write_waiters),
             authority: watch::Sender::new(None),
             following: Mutex::default(),
+            events: Events::default(),
+            primary_only: AtomicBool::new(false),
             rediscover: Arc::default(),
             frozen: AtomicBool::new(false),
             release: Semaphore::new(RELEASED_AT_ONCE),

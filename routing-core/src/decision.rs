@@ -61,6 +61,8 @@ pub enum Reason {
     LeastStale,
     /// The read asked for the primary.
     Strong,
+    /// An operator has all reads served by the primary.
+    PrimaryOnly,
     /// The session has written in this request, or its token can only be honoured by the primary.
     PinnedBySession,
     /// What the session has seen is ahead of every replica.
@@ -74,7 +76,7 @@ pub enum Reason {
 }
 
 /// How many reasons there are, for tables indexed by them.
-pub(crate) const REASONS: usize = 15;
+pub(crate) const REASONS: usize = 16;
 
 impl Reason {
     /// All reasons, in the order of their declaration.
@@ -89,6 +91,7 @@ impl Reason {
         Self::WaitedForReplay,
         Self::LeastStale,
         Self::Strong,
+        Self::PrimaryOnly,
         Self::PinnedBySession,
         Self::FallbackBehindToken,
         Self::FallbackNoReplica,
@@ -112,6 +115,7 @@ impl Reason {
             Self::FallbackBehindToken => "fallback_behind_token",
             Self::LeastStale => "least_stale",
             Self::Strong => "strong",
+            Self::PrimaryOnly => "primary_only",
             Self::FallbackNoReplica => "fallback_no_replica",
             Self::MovedToPrimary => "moved_to_primary",
             Self::Writer => "writer",

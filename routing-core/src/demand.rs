@@ -147,7 +147,7 @@ pub(crate) fn settle(floor: Floor, topology: &Topology) -> Option<Position> {
 mod tests {
     use super::*;
     use crate::lsn::SystemId;
-    use crate::node::NodeId;
+    use crate::node_id::NodeId;
     use crate::primary::Lineage;
 
     const WALL: UnixMillis = UnixMillis(1_000_000);

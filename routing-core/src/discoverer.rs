@@ -75,19 +75,6 @@ impl Cluster {
         self.shared().rediscover.notify_one();
     }
 
-    /// Has the lists of the discovery left aside (`true`) or taken over again. Whom an authority lets lead goes on to count.
-    pub fn freeze_discovery(&self, frozen: bool) {
-        let was = self.shared().frozen.swap(frozen, Relaxed);
-        if was != frozen {
-            tracing::info!(
-                frozen,
-                "the discovery's lists are {}",
-                if frozen { "left aside" } else { "taken over" }
-            );
-            self.rediscover();
-        }
-    }
-
     /// What the discovery has said; `None` when none is followed.
     #[must_use]
     pub fn discovery(&self) -> Option<DiscoveryStatus> {

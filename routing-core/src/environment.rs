@@ -11,7 +11,8 @@
 //! A URL may be prefixed with a name for its node: `pg1=postgres://app:secret@db1/shop`. The names of the first two
 //! variables tell people what to expect; the router finds out who the primary is by asking the servers.
 
-use crate::config::{ConfigError, NodeConfig, RouterConfig};
+use crate::config::{NodeConfig, RouterConfig};
+use crate::config_error::ConfigError;
 
 impl RouterConfig {
     /// The defaults, with the nodes that the process's environment names (see the table of this module).

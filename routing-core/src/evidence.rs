@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use crate::authority::{Authority, Hearing, Word};
 use crate::config::RouterConfig;
 use crate::fault::Fault;
-use crate::flaps::Flaps;
 use crate::lag::PrimaryHistory;
 use crate::lsn::{Lsn, Timeline};
-use crate::node::{Node, NodeId};
-use crate::primary::{Doubt, Lineage, Verdict, Witness, claims, judge, standings};
+use crate::node::Node;
+use crate::node_id::NodeId;
+use crate::primary::{Doubt, Lineage, Verdict, claims, judge, standings};
 use crate::probe::{Identity, Probe, ProbeError};
+use crate::record::{Record, Said, witnesses};
 use crate::topology::Topology;
-use crate::votes::follows;
 
 /// One attempt to probe a node.
 #[derive(Clone, Debug)]
@@ -33,9 +33,6 @@ pub struct Observation {
 /// not death; the second comes after a new connection was tried.
 const DEAD_AFTER: u32 = 2;
 
-/// Probes in a row that must find a stale replica fresh before it serves again.
-const FRESH_AFTER: u32 = 2;
-
 /// All that the probes have shown so far.
 #[derive(Debug)]
 pub struct Evidence {
@@ -51,59 +48,6 @@ pub struct Evidence {
     /// The node and timeline that would be accepted next, and since when the evidence says so.
     pub(crate) successor: Option<(NodeId, Timeline, Instant)>,
     pub(crate) version: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Record {
-    pub(crate) node: Arc<Node>,
-    /// The last answer. It is void once a probe failed: a standby was measured to come back *behind* what it had
-    /// shown, so a position holds only while the connection that read it lives.
-    pub(crate) said: Option<Said>,
-    /// Who answered last, kept when the answer is void.
-    pub(crate) identity: Option<Arc<Identity>>,
-    pub(crate) failed: Option<Arc<str>>,
-    pub(crate) failures: u32,
-    pub(crate) down_since: Option<Instant>,
-    pub(crate) returning: bool,
-    pub(crate) fresh_streak: u32,
-    pub(crate) last_known_fresh: Option<Instant>,
-    /// What it had replayed when it last answered as a standby. Void with the answer.
-    pub(crate) replayed: Option<Lsn>,
-    /// When the last probe was sent that was answered or failed.
-    pub(crate) tried: Option<Instant>,
-    pub(crate) flaps: Flaps,
-}
-
-impl Record {
-    fn unseen(node: &Arc<Node>) -> Self {
-        Self {
-            node: node.clone(),
-            said: None,
-            identity: None,
-            failed: None,
-            failures: 0,
-            down_since: None,
-            returning: false,
-            fresh_streak: 0,
-            last_known_fresh: None,
-            replayed: None,
-            tried: None,
-            flaps: Flaps::default(),
-        }
-    }
-
-    /// Whether a node of another number is the same server: it left and joined anew.
-    fn is_succeeded_by(&self, node: &Node) -> bool {
-        let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());
-        self.node.name() == node.name() && place(&self.node) == place(node)
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) identity: Arc<Identity>,
-    pub(crate) probe: Probe,
-    pub(crate) sent: Instant,
 }
 
 /// What one observation changed.
@@ -158,13 +102,17 @@ impl Evidence {
         {
             *id = node.id();
         }
-        self.judged(now)
+        let mut effects = Effects::default();
+        self.weigh_claims(now, &mut effects);
+        effects
     }
 
     /// Takes in what the authority said last.
     pub(crate) fn hear(&mut self, word: Option<Word>, now: Instant) -> Effects {
         self.hearing.hear(word);
-        self.judged(now)
+        let mut effects = Effects::default();
+        self.weigh_claims(now, &mut effects);
+        effects
     }
 
     /// Whether a claim waits for the authority's word.
@@ -214,18 +162,16 @@ impl Evidence {
                 effects.lost = record.failures == DEAD_AFTER && record.failures > before;
             }
         }
-        effects = Effects { lost: effects.lost, ..self.judged(now) };
+        self.weigh_claims(now, &mut effects);
         self.sample_primary();
         self.weigh_freshness(index, now);
         effects
     }
 
-    /// Decides anew who is the primary.
-    fn judged(&mut self, now: Instant) -> Effects {
+    fn weigh_claims(&mut self, now: Instant, effects: &mut Effects) {
         let before = self.successor;
-        let new_epoch = self.judge(now);
-        let successor = self.successor.is_some() && self.successor != before;
-        Effects { new_epoch, successor, ..Effects::default() }
+        effects.new_epoch = self.judge(now);
+        effects.successor = self.successor.is_some() && self.successor != before;
     }
 
     /// Decides anew who is the primary; `true` when that opened an epoch.
@@ -275,77 +221,6 @@ impl Evidence {
         };
         self.records.iter().all(tried)
     }
-
-    fn sample_primary(&mut self) {
-        let (Verdict::Accepted(id, _) | Verdict::ReadOnly(id, _)) = self.verdict else { return };
-        let Some(said) = self.records.iter().find(|r| r.node.id() == id).and_then(|r| r.said.as_ref()) else {
-            return;
-        };
-        if let Some(lsn) = said.probe.lsn {
-            self.history.record(lsn, said.sent);
-        }
-    }
-
-    /// Hysteresis: out above `max_staleness`, back in after some probes at or below `max_staleness_return`.
-    fn weigh_freshness(&mut self, index: usize, now: Instant) {
-        let fresh = self.fresh_as_of(index);
-        let limits =
-            (self.config.max_staleness, self.config.max_staleness_return, self.config.commit_delay());
-        let record = &mut self.records[index];
-        record.last_known_fresh = record.last_known_fresh.max(fresh);
-        let Some(bound) = fresh.map(|fresh| now.saturating_duration_since(fresh) + limits.2) else {
-            record.fresh_streak = 0;
-            return;
-        };
-        if bound > limits.0 {
-            record.returning = true;
-            record.fresh_streak = 0;
-        } else if bound <= limits.1 {
-            record.fresh_streak += 1;
-            record.returning &= record.fresh_streak < FRESH_AFTER;
-        } else {
-            record.fresh_streak = 0;
-        }
-    }
-
-    /// Whether a standby that does not receive the writer's timeline yet is on its way there. It has replayed nothing that
-    /// the writer had not, so what it shows is part of the writer's past. It is given `max_staleness` to follow.
-    pub(crate) fn inherits(&self, index: usize, now: Instant) -> bool {
-        let Some((inherited, since)) = self.inherited else { return false };
-        let said = self.records[index].said.as_ref().filter(|said| said.probe.in_recovery);
-        let Some((said, (writer, _))) = said.zip(self.lineage.writer) else { return false };
-        said.probe.lsn.is_some_and(|own| own <= inherited)
-            && now.saturating_duration_since(since) <= self.config.max_staleness
-            && (!said.probe.receives() || follows(&self.lineage, &witnesses(&self.records), index, writer))
-    }
-
-    /// The instant that a node's data is proven to be fresh as of. A standby on a timeline that is known to be another
-    /// one has none: its positions cannot be compared.
-    pub(crate) fn fresh_as_of(&self, index: usize) -> Option<Instant> {
-        let record = &self.records[index];
-        let said = record.said.as_ref()?;
-        let (writer, timeline) = self.lineage.writer?;
-        if writer == record.node.id() {
-            return Some(said.sent);
-        }
-        if !said.probe.in_recovery || said.probe.timeline.is_some_and(|own| own != timeline) {
-            return None;
-        }
-        self.history.fresh_as_of(said.probe.lsn?)
-    }
-}
-
-pub(crate) fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
-    records
-        .iter()
-        .map(|record| Witness {
-            id: record.node.id(),
-            configured: (record.node.config().url.host(), record.node.config().url.port()),
-            tried: record.said.is_some() || record.failed.is_some(),
-            known: record.identity.as_deref(),
-            said: record.said.as_ref().map(|said| (&*said.identity, &said.probe)),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -69,34 +69,6 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Gives a node no new reads. Its requests go on; its idle read connections are closed. Writes go on where they are:
-    /// they have nowhere else to go. A read that nothing but the primary can serve fails while the primary drains.
-    ///
-    /// # Errors
-    /// [`MembershipError::UnknownNode`].
-    pub fn drain(&self, name: &str) -> Result<Arc<Node>, MembershipError> {
-        let node = self.node(name)?;
-        if !node.is_draining() {
-            node.set_draining(true);
-            self.shared().membership.retire(node.id(), Access::Read);
-            tracing::info!(node = name, "node {name} is drained");
-        }
-        Ok(node)
-    }
-
-    /// Lets a drained node have work again.
-    ///
-    /// # Errors
-    /// [`MembershipError::UnknownNode`].
-    pub fn undrain(&self, name: &str) -> Result<Arc<Node>, MembershipError> {
-        let node = self.node(name)?;
-        if node.is_draining() {
-            node.set_draining(false);
-            tracing::info!(node = name, "node {name} may have work again");
-        }
-        Ok(node)
-    }
-
     /// Has exactly these servers as nodes from now on. A node whose URL changed leaves and joins anew; what else changed
     /// about it takes effect in place. A node keeps its breaker, its counters and whether it drains.
     ///

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::decision::Access;
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::node_id::NodeId;
 use crate::pools::NodePools;
 
 /// Why the nodes were not changed. Nothing of what was asked was done.

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use crate::cluster::Shared;
 use crate::decision::{Access, Refusal};
 use crate::evidence::{Effects, Evidence};
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::node_id::NodeId;
 use crate::probe::Prober;
 use crate::topology::Topology;
 use crate::transitions::report;
@@ -139,7 +140,7 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     }
     let old = shared.topology();
     let new = evidence.topology(now);
-    report(&old, &new);
+    report(&shared.events, &old, &new);
     let excluded = newly_excluded(&old, &new);
     shared.publish(new);
     for id in excluded {

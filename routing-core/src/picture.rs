@@ -4,10 +4,11 @@ use tokio::time::Instant;
 
 use crate::decision::Refusal;
 use crate::error::Claims;
-use crate::evidence::{Evidence, witnesses};
+use crate::evidence::Evidence;
 use crate::lag::Behind;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::primary::{Standing, Verdict, standings};
+use crate::record::witnesses;
 use crate::role::Role;
 use crate::topology::{NodeState, Primary, Topology};
 

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::backend::Backend;
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::RouterConfig;
+use crate::config_error::ConfigError;
 use crate::decision::Access;
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::node_id::NodeId;
 
 /// What a cluster does with the pools that a backend has on its nodes, whatever the backend.
 pub(crate) trait NodePools: Send + Sync {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::authority::Authority;
 use crate::lsn::{SystemId, Timeline};
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::probe::{Identity, Probe};
 use crate::votes::votes;
 

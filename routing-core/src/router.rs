@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::{Cluster, Shared};
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::RouterConfig;
+use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
 use crate::lease::Lease;
 use crate::misrouted::Misrouted;

@@ -1,6 +1,7 @@
 //! The rules that a configuration must hold.
 
-use crate::config::{ConfigError, NodeConfig, RouterConfig};
+use crate::config::{NodeConfig, RouterConfig};
+use crate::config_error::ConfigError;
 
 fn rule(holds: bool, rule: &'static str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::Rule(rule)) }

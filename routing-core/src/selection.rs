@@ -1,6 +1,7 @@
 //! The choice for one read: what it demands now, and who serves it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor};
 use crate::lease::{Cap, CapPermit, Ticket};
 use crate::metrics;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::router::Routed;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
@@ -54,6 +55,9 @@ impl<B: Backend> Routed<B> {
             memory = self.session.memory(&reader);
         }
         found = demand::demand(self.consistency, &memory, &topology, wall);
+        if shared.primary_only.load(Relaxed) && found.primary.is_none() {
+            found.primary = Some(Reason::PrimaryOnly);
+        }
         if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
@@ -109,7 +113,7 @@ impl<B: Backend> Routed<B> {
         // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
         // client brings along is limited as a fallback is: after a failover every token of the time before does.
         let own = match reason {
-            Reason::Strong | Reason::SameRequest => true,
+            Reason::Strong | Reason::SameRequest | Reason::PrimaryOnly => true,
             Reason::PinnedBySession => !demand.token,
             _ => false,
         };

@@ -11,7 +11,8 @@ use crate::decision::Decision;
 use crate::demand::{Floor, Memory};
 use crate::lsn::Position;
 use crate::metrics;
-use crate::node::{NO_NODE, Node, NodeId};
+use crate::node::Node;
+use crate::node_id::{NO_NODE, NodeId};
 use crate::presented::{Presented, Reader};
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 

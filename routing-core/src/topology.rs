@@ -11,7 +11,8 @@ use crate::decision::Refusal;
 use crate::error::Claims;
 use crate::lag::Behind;
 use crate::lsn::{Lsn, Timeline};
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::node_id::NodeId;
 use crate::primary::Lineage;
 use crate::role::Role;
 

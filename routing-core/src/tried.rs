@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::fault::Fault;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::role::Role;
 use crate::topology::Topology;
 

@@ -90,6 +90,12 @@ impl DatabaseUrl {
         self.0.port().unwrap_or(5432)
     }
 
+    /// The user, decoded; empty when the URL names none.
+    #[must_use]
+    pub fn user(&self) -> String {
+        percent_decode_str(self.0.username()).decode_utf8_lossy().into_owned()
+    }
+
     /// The database's name; empty when the URL names none.
     #[must_use]
     pub fn database(&self) -> &str {

@@ -1,6 +1,6 @@
 //! Whom the standbys follow.
 
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::primary::{Lineage, Standing, Witness, standings};
 
 /// Where a standby's WAL comes from.

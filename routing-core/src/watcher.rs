@@ -9,7 +9,8 @@ use tokio::time::{Instant, timeout};
 use crate::cluster::Shared;
 use crate::config::RouterConfig;
 use crate::evidence::Observation;
-use crate::node::{Node, NodeId};
+use crate::node::Node;
+use crate::node_id::NodeId;
 use crate::probe::{IDENTITY_SQL, Identity, PROBE_SQL, Probe, ProbeConnection, ProbeError, Prober};
 
 /// Requests that fail on a node ask for a probe each; one answers all of those that came this shortly before.

@@ -8,7 +8,7 @@ use crate::decision::Access;
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
-use crate::node::Node;
+use crate::node_id::NodeId;
 use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
 use crate::step::{
@@ -86,7 +86,7 @@ impl<B: Backend> Routed<B> {
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             self.mark_wrote(&lease);
-            let (node, watch, span) = (lease.node().clone(), self.watch(&lease), lease.span());
+            let (node, watch, span) = (lease.node().id(), self.watch(&lease), lease.span());
             let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
             let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
@@ -113,7 +113,7 @@ impl<B: Backend> Routed<B> {
                     if !again {
                         return Err(error);
                     }
-                    self.await_news(&node, attempt, deadline).await;
+                    self.await_news(node, attempt, deadline).await;
                 }
                 Step::Cut => return Err(unknown::<B, E>(&lease, CUT.to_owned())),
             }
@@ -139,7 +139,7 @@ impl<B: Backend> Routed<B> {
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let (node, watch) = (lease.node().clone(), self.watch(&lease));
+            let (node, watch) = (lease.node().id(), self.watch(&lease));
             let outcome = watch.unless_lost(step.clone()(&mut lease)).await;
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(()) => {
@@ -158,7 +158,7 @@ impl<B: Backend> Routed<B> {
             if !again {
                 return Err(error);
             }
-            self.await_news(&node, attempt, deadline).await;
+            self.await_news(node, attempt, deadline).await;
         }
         Err(E::from(B::Error::from(RouteError::Closed)))
     }
@@ -181,7 +181,7 @@ impl<B: Backend> Routed<B> {
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let (node, watch, span) = (lease.node().clone(), self.watch(&lease), lease.span());
+            let (node, watch, span) = (lease.node().id(), self.watch(&lease), lease.span());
             let body = transaction_body::<B, T, E, F>(&mut lease, f.clone());
             let outcome = watch.unless_lost(body.instrument(span)).await;
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
@@ -207,7 +207,7 @@ impl<B: Backend> Routed<B> {
             if fault == Some(Fault::Conflict) {
                 tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
             } else {
-                self.await_news(&node, attempt, deadline).await;
+                self.await_news(node, attempt, deadline).await;
             }
         }
         Err(E::from(B::Error::from(RouteError::Closed)))
@@ -247,7 +247,7 @@ impl<B: Backend> Routed<B> {
 
     /// After a node proved not to be the writer: every node is looked at, and the next picture with news of that node
     /// awaited. Any other picture may still show it as the writer.
-    async fn await_news(&self, of: &Node, attempt: u32, deadline: Instant) {
+    async fn await_news(&self, of: NodeId, attempt: u32, deadline: Instant) {
         let shared = self.shared();
         let asked = Instant::now();
         let mut versions = shared.versions();
@@ -255,7 +255,7 @@ impl<B: Backend> Routed<B> {
         let looked_at = async {
             while shared
                 .peek()
-                .node(of.id())
+                .node(of)
                 .is_some_and(|state| state.probed.is_some_and(|probed| probed < asked))
                 && versions.changed().await.is_ok()
             {}

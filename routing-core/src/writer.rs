@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::gate::Admission;
 use crate::lease::{CapPermit, Lease, Ticket};
 use crate::metrics;
-use crate::node::NodeId;
+use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::token::UnixMillis;

@@ -712,6 +712,8 @@ async fn a_newer_timeline_in_a_token_has_every_node_looked_at_at_once() {
             (Duration::from_secs(600), Duration::from_secs(600));
     };
     let scene = Scene::with(rarely).await;
+    // Until the primary is known the monitor looks often.
+    sleep(ms(1_000)).await;
     scene.servers.promote("pg2");
     scene.servers.follow("pg1", "pg2");
     scene.servers.follow("pg3", "pg2");
@@ -803,6 +805,20 @@ async fn a_transaction_counts_as_written_once_its_commit_is_sent_and_not_when_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_caller_may_do_with_a_write_connection_counts_as_written() {
+    let scene = Scene::new().await;
+    let request = || scene.one.routed(Session::new(), Consistency::Session);
+    let (taken, begun, failed) = (request(), request(), request());
+    let _lease = taken.acquire_write().await.unwrap();
+    let begin = async |lease: &mut Lease<FakeBackend>| lease.query().await.map(drop);
+    let _transaction = begun.acquire_write_after::<FakeError, _>(begin).await.unwrap();
+    let fail = async |_: &mut Lease<FakeBackend>| Err(FakeError::Statement);
+    failed.acquire_write_after::<FakeError, _>(fail).await.unwrap_err();
+    let wrote = [&taken, &begun, &failed].map(|request| request.session().wrote());
+    assert_eq!(wrote, [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_of_the_primary_that_waits_for_a_connection_hears_that_another_took_over() {
     let scene = Scene::with(|config| {
         config.read_pool_size = 1;
@@ -825,4 +841,26 @@ async fn a_read_of_the_primary_that_waits_for_a_connection_hears_that_another_to
     drop(held);
     let (node, reason, _) = waiting.await.unwrap().unwrap();
     assert_eq!((node.as_str(), reason), ("pg2", Reason::Strong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_keeps_to_its_node_while_all_replicas_are_stale() {
+    let scene = Scene::with(|config| config.min_serving_replicas = 2).await;
+    for replica in ["pg2", "pg3"] {
+        scene.servers.server(replica).set_paused(true);
+    }
+    for _ in 0..20 {
+        scene.write().await;
+        sleep(ms(500)).await;
+    }
+    let request = scene.two.routed(Session::new(), Consistency::Eventual);
+    let (first, reason, _) = read(&request).await.unwrap();
+    assert_eq!(reason, Reason::LeastStale);
+    // Others keep it busy, so the other replica would be the choice.
+    let busy = scene.two.routed(request.session().clone(), Consistency::Eventual);
+    let _busy = [busy.acquire_read().await.unwrap(), busy.acquire_read().await.unwrap()];
+    for _ in 0..3 {
+        let (node, reason, _) = read(&request).await.unwrap();
+        assert_eq!((node, reason), (first.clone(), Reason::LeastStale));
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig, Usage,
+    Access, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed, RouterConfig, Usage,
 };
 use tokio::time::Instant;
 
@@ -32,6 +32,8 @@ pub struct Diesel {
 pub struct DieselOptions {
     /// The `application_name` of every connection, as `pg_stat_activity` shows it. Default: that of the URL.
     pub application_name: Option<String>,
+    /// What gives the password of each new connection. Default: those of the URLs.
+    pub passwords: Option<Passwords>,
 }
 
 impl Backend for Diesel {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 use routing_core::pool::CheckoutError;
 use routing_core::tls::{InvalidTls, TlsError, UnusableUrl};
-use routing_core::{Access, CommitUnknown, Failure, Fault, NotWritable, RouteError};
+use routing_core::{Access, CommitUnknown, Failure, Fault, NotWritable, PasswordError, RouteError};
 
 use crate::backend::Diesel;
 
@@ -49,6 +49,9 @@ pub enum ConnectError {
     /// What the URL names cannot be used any more.
     #[error(transparent)]
     Url(#[from] UnusableUrl),
+    /// There is no password to connect with.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The driver or the server refused.
     #[error("connecting failed: {}", words(.0))]
     Postgres(#[from] tokio_postgres::Error),
@@ -71,7 +74,12 @@ impl ConnectError {
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Postgres(error) => error.code().map(|state| state.code()),
-            Self::Io(_) | Self::Tls(_) | Self::Url(_) | Self::Setup(_) | Self::NotWritable(_) => None,
+            Self::Io(_)
+            | Self::Tls(_)
+            | Self::Url(_)
+            | Self::Password(_)
+            | Self::Setup(_)
+            | Self::NotWritable(_) => None,
         }
     }
 }

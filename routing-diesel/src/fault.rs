@@ -24,8 +24,8 @@ pub(crate) fn of_error(error: &Error, access: Access) -> Option<Fault> {
 pub(crate) fn of_connect(error: &ConnectError, access: Access) -> Option<Fault> {
     match error {
         ConnectError::Io(_) | ConnectError::Tls(_) => Some(Fault::Unreachable),
-        // Our own files: the node is not to blame.
-        ConnectError::Url(_) => None,
+        // Our own files and passwords: the node is not to blame.
+        ConnectError::Url(_) | ConnectError::Password(_) => None,
         ConnectError::Postgres(error) => of_driver(error, access),
         ConnectError::Setup(diesel::ConnectionError::CouldntSetupConfiguration(error)) => {
             of_diesel(error, access)

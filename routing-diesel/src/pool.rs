@@ -63,9 +63,11 @@ impl Connector for DieselConnector {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Physical, ConnectError> {
-        let wire = Arc::new(Wire::new());
-        let stream = Watched::new(self.target.open().await?, wire.clone());
-        let (client, mut connection) = self.target.connect(stream).await?;
+        let watched = |stream| {
+            let wire = Arc::new(Wire::new());
+            (Watched::new(stream, wire.clone()), wire)
+        };
+        let (client, mut connection, wire) = self.target.connect(watched).await?;
         let ending = wire.clone();
         let driver = tokio::spawn(async move {
             if let Err(error) = (&mut connection).await {

@@ -25,7 +25,7 @@ pub async fn connect_primary(router: &Router<Diesel>, wait: Duration) -> Result<
     let target = Target::new(&primary.node.config().url, router.options()).map_err(ConnectError::from)?;
     let limit = router.cluster().config().connect_timeout;
     let connecting = async {
-        let (client, connection) = target.connect(target.open().await?).await?;
+        let (client, connection, ()) = target.connect(|stream| (stream, ())).await?;
         // It ends with the client.
         tokio::spawn(async move { drop(connection.await) });
         Ok::<_, ConnectError>(AsyncPgConnection::try_from(client).await?)

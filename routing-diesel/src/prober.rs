@@ -33,11 +33,11 @@ impl Prober for DieselProber {
         Box::pin(async move {
             let target = Target::new(node.probe_url(), &self.options)
                 .map_err(|error| ProbeError::Driver { fault: None, message: error.to_string() })?;
-            let connecting = async { target.connect(target.open().await?).await };
-            let (client, connection) = connecting.await.map_err(|error| ProbeError::Driver {
-                fault: of_connect(&error, Access::Read),
-                message: target.describe(&error),
-            })?;
+            let (client, connection, ()) =
+                target.connect(|stream| (stream, ())).await.map_err(|error| ProbeError::Driver {
+                    fault: of_connect(&error, Access::Read),
+                    message: target.describe(&error),
+                })?;
             let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
             Ok(Box::new(PostgresProbe { client, driver }) as Box<dyn ProbeConnection>)
         })

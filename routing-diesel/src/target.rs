@@ -1,7 +1,7 @@
 //! Where a node is reached, as whom, and how encrypted.
 
-use routing_core::DatabaseUrl;
 use routing_core::tls::{ChannelBinding, Tls, TlsError, TlsProblem, UnusableUrl};
+use routing_core::{DatabaseUrl, Passwords};
 use tokio_postgres::config::{self, SslMode, SslNegotiation};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Config, Connection};
@@ -16,6 +16,8 @@ use crate::tls::{Encrypted, Stream};
 pub(crate) struct Target {
     config: Config,
     tls: Tls,
+    /// What gives the password, and for whom.
+    passwords: Option<(Passwords, DatabaseUrl)>,
 }
 
 impl Target {
@@ -32,7 +34,8 @@ impl Target {
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
         });
-        Ok(Self { config, tls })
+        let passwords = options.passwords.clone().map(|passwords| (passwords, url.clone()));
+        Ok(Self { config, tls, passwords })
     }
 
     /// The same, with more start-up options for the server.
@@ -53,21 +56,41 @@ impl Target {
         Ok(())
     }
 
-    /// A new stream to the server.
-    pub(crate) async fn open(&self) -> Result<Box<dyn Stream>, ConnectError> {
-        session::open(&self.config, &self.tls).await
+    /// Logs in on a new stream, which `wrap` may watch. A password that is refused is asked for once more.
+    pub(crate) async fn connect<S: TlsStream + Unpin, X>(
+        &self,
+        wrap: impl Fn(Box<dyn Stream>) -> (S, X),
+    ) -> Result<(Client, Connection<S, S>, X), ConnectError> {
+        match self.log_in(&wrap, false).await {
+            Err(error) if self.passwords.is_some() && error.sqlstate().is_some_and(Passwords::is_refusal) => {
+                self.log_in(&wrap, true).await
+            }
+            logged_in => logged_in,
+        }
     }
 
-    /// Logs in on such a stream.
-    pub(crate) async fn connect<S: TlsStream + Unpin>(
+    async fn log_in<S: TlsStream + Unpin, X>(
         &self,
-        stream: S,
-    ) -> Result<(Client, Connection<S, S>), ConnectError> {
-        self.config.connect_raw(stream, Encrypted).await.map_err(|error| match TlsProblem::find(&error) {
-            // With TLS 1.3 a server says only now what it thinks of our certificate.
-            Some(problem) => TlsError { server: self.server(), mode: self.tls.mode, problem }.into(),
-            None => error.into(),
-        })
+        wrap: impl Fn(Box<dyn Stream>) -> (S, X),
+        refused: bool,
+    ) -> Result<(Client, Connection<S, S>, X), ConnectError> {
+        let mut config = self.config.clone();
+        if let Some((passwords, url)) = &self.passwords {
+            config.password(passwords.ask(url, refused).await?.expose());
+        }
+        let (stream, extra) = wrap(self.open().await?);
+        let (client, connection) =
+            config.connect_raw(stream, Encrypted).await.map_err(|error| match TlsProblem::find(&error) {
+                // With TLS 1.3 a server says only now what it thinks of our certificate.
+                Some(problem) => TlsError { server: self.server(), mode: self.tls.mode, problem }.into(),
+                None => ConnectError::from(error),
+            })?;
+        Ok((client, connection, extra))
+    }
+
+    /// A new stream to the server.
+    async fn open(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        session::open(&self.config, &self.tls).await
     }
 
     /// Cancels the statement of a connection.

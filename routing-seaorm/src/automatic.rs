@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use routing_core::sql::{self, StatementKind};
+use routing_core::sql::StatementKind;
 use routing_core::{Access, Consistency, Failure as _, Fault, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
@@ -19,7 +19,7 @@ use crate::transaction::RoutedTransaction;
 use crate::write::WriteHandle;
 
 /// Reads on replicas and writes on the primary, told apart by the statement's text: see
-/// [`sql::classify`]. After a write in the same request its reads follow to the primary.
+/// [`Classifier`](routing_core::sql::Classifier) and [`SeaOrmOptions::classifier`](crate::SeaOrmOptions). After a write in the same request its reads follow to the primary.
 ///
 /// A handler that took a `DatabaseConnection` moves onto it by changing the type. What the text does not show the standby
 /// refuses without effect; the statement is then run on the primary, and statements of its shape go there at once from then
@@ -54,8 +54,9 @@ impl AutomaticHandle {
 
     /// The handle for a statement that reads; `None` when it must go to the primary as a write.
     fn reader(&self, sql: &str) -> Option<ReadHandle> {
-        let reads =
-            sql::classify(sql) == StatementKind::Read && !self.routed().router().misrouted().knows(sql);
+        let router = self.routed().router();
+        let reads = router.options().classifier.classify(sql) == StatementKind::Read
+            && !router.misrouted().knows(sql);
         reads.then(|| self.following())
     }
 

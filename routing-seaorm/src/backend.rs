@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use routing_core::probe::Prober;
+use routing_core::sql::Classifier;
 use routing_core::{
-    Access, AutomaticBackend, Backend, ConfigError, Fault, Node, PoolStatus, Position, Routed, RouterConfig,
-    Usage,
+    Access, AutomaticBackend, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed,
+    RouterConfig, Usage,
 };
 use tokio::time::Instant;
 
@@ -35,6 +36,12 @@ pub struct SeaOrmOptions {
     /// How many prepared statements each connection keeps. Default: sqlx's, 100. Not 0: sqlx then prepares each
     /// statement under a new name and never closes it.
     pub statement_cache_capacity: Option<usize>,
+    /// What gives the password of each new connection. Default: those of the URLs.
+    pub passwords: Option<Passwords>,
+    /// The rules by which the automatic handle tells reads from writes. Default: those of
+    /// [`classify`](routing_core::sql::classify). Functions of the application's own that lock, or work outside the database,
+    /// belong in here: a standby would not refuse them.
+    pub classifier: Classifier,
 }
 
 impl Backend for SeaOrm {

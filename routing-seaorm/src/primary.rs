@@ -29,7 +29,7 @@ pub async fn connect_primary(router: &Router<SeaOrm>, wait: Duration) -> Result<
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(router.cluster().config().connect_timeout)
-        .connect_with(target.options())
+        .connect_with(target.options().await.map_err(wrap)?)
         .await
         .map_err(|error| wrap(target.explain(error)))?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))

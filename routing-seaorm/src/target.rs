@@ -1,7 +1,7 @@
 //! Where a node is reached, as whom, and how encrypted.
 
-use routing_core::DatabaseUrl;
 use routing_core::tls::{Tls, UnusableUrl};
+use routing_core::{DatabaseUrl, Passwords};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::runtime::Handle;
@@ -16,6 +16,8 @@ use crate::tls;
 pub(crate) struct Target {
     options: PgConnectOptions,
     tls: Tls,
+    /// What gives the password, and for whom.
+    passwords: Option<(Passwords, DatabaseUrl)>,
 }
 
 impl Target {
@@ -34,7 +36,8 @@ impl Target {
         if let Some(capacity) = options.statement_cache_capacity {
             connect = connect.statement_cache_capacity(capacity.max(1));
         }
-        Ok(Self { options: tls::apply(connect, &tls)?, tls })
+        let passwords = options.passwords.clone().map(|passwords| (passwords, url.clone()));
+        Ok(Self { options: tls::apply(connect, &tls)?, tls, passwords })
     }
 
     /// The same, with one more start-up option for the server.
@@ -54,32 +57,30 @@ impl Target {
         Ok(())
     }
 
-    /// For a pool of the driver's own.
-    pub(crate) fn options(&self) -> PgConnectOptions {
-        self.options.clone()
+    /// For a pool of the driver's own, with the password of now.
+    pub(crate) async fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        self.options_after(false).await
     }
 
-    /// A new connection.
-    ///
-    /// It is opened on a thread of its own. sqlx hashes the password in 800 small steps and waits for its turn after each: in
-    /// a runtime with much to do, as after a failover, when everybody waits for a new connection, that took seconds.
+    async fn options_after(&self, refused: bool) -> Result<PgConnectOptions, sqlx::Error> {
+        let Some((passwords, url)) = &self.passwords else { return Ok(self.options.clone()) };
+        let password = passwords.ask(url, refused).await;
+        let password = password.map_err(|error| sqlx::Error::Configuration(Box::new(error)))?;
+        Ok(self.options.clone().password(password.expose()))
+    }
+
+    /// A new connection. A password that is refused is asked for once more.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the connection.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        // Dropped with this future.
-        let (_wanted, abandoned) = oneshot::channel::<()>();
-        let (options, runtime) = (self.options.clone(), Handle::current());
-        let opening = spawn_blocking(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    opened = PgConnection::connect_with(&options) => opened,
-                    _ = abandoned => Err(sqlx::Error::WorkerCrashed),
-                }
-            })
-        });
-        let opened = opening.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        let opened = open(self.options().await?).await;
+        let opened = match opened {
+            Err(error) if self.passwords.is_some() && is_refused(&error) => {
+                open(self.options_after(true).await?).await
+            }
+            opened => opened,
+        };
         opened.map_err(|error| self.explain(error))
     }
 
@@ -103,6 +104,35 @@ impl Target {
             other => other.to_string(),
         }
     }
+}
+
+/// Opens a connection on a thread of its own.
+///
+/// sqlx hashes the password in 800 small steps and waits for its turn after each: in a runtime with much to do, as after a
+/// failover, when everybody waits for a new connection, that took seconds.
+///
+/// # Cancel safety
+/// Dropping the future abandons the connection.
+async fn open(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    // Dropped with this future.
+    let (_wanted, abandoned) = oneshot::channel::<()>();
+    let runtime = Handle::current();
+    let opening = spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                opened = PgConnection::connect_with(&options) => opened,
+                _ = abandoned => Err(sqlx::Error::WorkerCrashed),
+            }
+        })
+    });
+    opening.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
+/// Whether the server did not take the password.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let said = error.as_database_error().and_then(|said| said.code());
+    said.is_some_and(|sqlstate| Passwords::is_refusal(&sqlstate))
 }
 
 #[cfg(test)]

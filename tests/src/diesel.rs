@@ -10,8 +10,8 @@ use diesel::sql_query;
 use diesel::sql_types::{Integer, Text};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use futures_util::StreamExt as _;
-use routing_core::{Decision, Lease, RouteError, Router};
-use routing_diesel::{Diesel, ReadHandle, WriteHandle, connect_primary};
+use routing_core::{Decision, Lease, Passwords, RouteError, Router};
+use routing_diesel::{Diesel, DieselOptions, ReadHandle, WriteHandle, connect_primary};
 
 use crate::handle::Handle;
 use crate::note::schema;
@@ -22,6 +22,10 @@ impl Orm for Diesel {
     const NAME: &str = "Diesel";
 
     type Failure = DieselError;
+
+    fn with_passwords(passwords: Passwords) -> DieselOptions {
+        DieselOptions { passwords: Some(passwords), ..DieselOptions::default() }
+    }
 
     async fn rows(db: &ReadHandle, sql: &str) -> Result<Rows<Self>, DieselError> {
         let rows = db.stream::<Numbered, _>(sql_query(sql)).await?;

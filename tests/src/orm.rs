@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use routing_core::{Backend, Failure, Lease, RouteError, Router};
+use routing_core::{Backend, Failure, Lease, Passwords, RouteError, Router};
 
 use crate::handle::Handle;
 
@@ -18,6 +18,9 @@ pub trait Orm: Backend<Connection: Sync, Read: Handle<Self>, Write: Handle<Self>
 
     /// The error of the ORM that users' code sees.
     type Failure: Failure<Self> + Error + Send + Sync + 'static;
+
+    /// The options of an application whose passwords come from a source.
+    fn with_passwords(passwords: Passwords) -> Self::Options;
 
     /// The rows of a query on a read handle; each is a number and a text.
     fn rows(db: &Self::Read, sql: &str) -> impl Future<Output = Result<Rows<Self>, Self::Failure>> + Send;

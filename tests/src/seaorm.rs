@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use routing_core::{Decision, Lease, RouteError, Router};
-use routing_seaorm::{ReadHandle, SeaOrm, WriteHandle, connect_primary};
+use routing_core::{Decision, Lease, Passwords, RouteError, Router};
+use routing_seaorm::{ReadHandle, SeaOrm, SeaOrmOptions, WriteHandle, connect_primary};
 use sea_orm::{
     ActiveModelTrait as _, ConnectionTrait, DbBackend, DbErr, RuntimeErr, Statement, StreamTrait as _,
     TransactionSession as _, TransactionTrait,
@@ -19,6 +19,10 @@ impl Orm for SeaOrm {
     const NAME: &str = "SeaORM";
 
     type Failure = DbErr;
+
+    fn with_passwords(passwords: Passwords) -> SeaOrmOptions {
+        SeaOrmOptions { passwords: Some(passwords), ..SeaOrmOptions::default() }
+    }
 
     async fn rows(db: &ReadHandle, sql: &str) -> Result<Rows<Self>, DbErr> {
         let rows = db.stream_raw(statement(sql)).await?;

@@ -1,14 +1,15 @@
 //! The handle that tells reads from writes by their text, on real servers.
 
 use routing_axum::{Db, RoutingLayer};
+use routing_core::sql::Classifier;
 use routing_core::{AutomaticBackend as _, Consistency, Router, Session};
-use routing_seaorm::{AutomaticHandle, SeaOrm};
+use routing_seaorm::{AutomaticHandle, SeaOrm, SeaOrmOptions};
 use routing_tests::note::entity::{self as note, Column, Entity};
-use routing_tests::{NAME, PRIMARY, REPLICAS, TestCluster};
+use routing_tests::{NAME, PRIMARY, REPLICAS, TestCluster, ready};
 use sea_orm::{
     AccessMode, ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _,
-    PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _, TransactionSession as _,
-    TransactionTrait as _,
+    IsolationLevel, PaginatorTrait as _, QueryFilter as _, Statement, StreamTrait as _,
+    TransactionSession as _, TransactionTrait as _,
 };
 
 fn request(router: &Router<SeaOrm>) -> AutomaticHandle {
@@ -144,4 +145,62 @@ async fn a_read_whose_plan_a_migration_has_spoiled_is_not_taken_for_a_write_from
     app.run("ALTER TABLE note ADD COLUMN later int").await.expect("a migration");
     db.query_all_raw(statement()).await.expect("a read after the migration");
     assert!(!router.misrouted().knows(sql), "it would go to the primary for good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_locks_goes_to_the_primary_once_the_application_says_so() {
+    let cluster = TestCluster::start().await;
+    let app = "CREATE FUNCTION guard() RETURNS text LANGUAGE sql AS
+               $$ SELECT pg_advisory_xact_lock(7); SELECT current_setting('cluster_name') $$";
+    cluster.database(PRIMARY, routing_cluster::Login::Application).await.run(app).await.expect("a function");
+    cluster.wait_replayed().await;
+
+    // A standby takes the lock without a word, where it protects nothing.
+    let unaware = cluster.router::<SeaOrm>().await;
+    assert!(is_replica(&text(&request(&unaware), "SELECT guard()").await.expect("a lock on a standby")));
+
+    let classifier = Classifier::default().writing(["guard"]);
+    let options = SeaOrmOptions { classifier, ..SeaOrmOptions::default() };
+    let told = Router::<SeaOrm>::start(cluster.config(), options).expect("a valid configuration");
+    ready(&told).await;
+    assert_eq!(text(&request(&told), "SELECT guard()").await.expect("a lock on the primary"), PRIMARY);
+    assert!(is_replica(&text(&request(&told), NAME).await.expect("a read")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serializable_transaction_that_only_reads_runs_where_it_can() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<SeaOrm>().await;
+    for (isolation, on_replica) in [
+        (IsolationLevel::ReadCommitted, true),
+        (IsolationLevel::RepeatableRead, true),
+        // No standby can.
+        (IsolationLevel::Serializable, false),
+    ] {
+        let db = request(&router);
+        let transaction =
+            db.begin_with_config(Some(isolation), Some(AccessMode::ReadOnly)).await.expect("begin");
+        let name = text(&transaction, NAME).await.expect("a read");
+        assert_eq!(is_replica(&name), on_replica, "{isolation:?} ran on {name}");
+        let write = "INSERT INTO note (author, text) VALUES ('a', 'b') RETURNING text";
+        let refused = text(&transaction, write).await.expect_err("it only reads");
+        assert!(refused.to_string().contains("read-only transaction"), "{refused}");
+        transaction.rollback().await.expect("rollback");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_follow_a_write_whatever_they_may_miss_otherwise() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<SeaOrm>().await;
+    let db = request(&router).with(Consistency::Eventual);
+    assert!(is_replica(&text(&db, NAME).await.expect("a read")));
+    note::new("ada", "one").insert(&db).await.expect("a write");
+    assert_eq!(text(&db, NAME).await.expect("a read"), PRIMARY);
+
+    let db = request(&router).with(Consistency::Eventual);
+    note::new("ada", "two").insert(&db).await.expect("a write");
+    let reading = db.begin_with_config(None, Some(AccessMode::ReadOnly)).await.expect("begin");
+    assert_eq!(text(&reading, NAME).await.expect("a read"), PRIMARY);
+    reading.commit().await.expect("commit");
 }

@@ -92,6 +92,11 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("brin_desummarize_range", Index),
     ("brin_summarize_new_values", Index),
     ("brin_summarize_range", Index),
+    ("connectby", RunsText),
+    ("crosstab", RunsText),
+    ("crosstab2", RunsText),
+    ("crosstab3", RunsText),
+    ("crosstab4", RunsText),
     ("currval", SessionValue),
     ("cursor_to_xml", Cursor),
     ("cursor_to_xmlschema", Cursor),
@@ -232,6 +237,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("ts_stat", RunsText),
     ("txid_current", TransactionId),
     ("txid_status", TransactionStatus),
+    ("xpath_table", RunsText),
 ];
 
 /// An identifier as the server has it: letters folded to lower case, cut to 63 bytes (`NAMEDATALEN` - 1).
@@ -290,11 +296,6 @@ pub(super) fn effect(name: &Folded) -> Option<StatementKind> {
         return Some(EFFECTS[found].1.kind());
     }
     name.starts_with(b"binary_upgrade_").then_some(StatementKind::Write)
-}
-
-/// Whether calling a function of this name keeps state in its session, or needs such state.
-pub(super) fn keeps_state(name: &[u8]) -> bool {
-    may_have_effect(name) && effect(&Folded::new(name)) == Some(StatementKind::Session)
 }
 
 #[cfg(test)]

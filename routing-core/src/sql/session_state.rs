@@ -1,6 +1,7 @@
 //! Whether a statement leaves something in its session.
 
-use super::functions;
+use super::StatementKind;
+use super::functions::{self, Folded};
 use super::keyword::{self, key};
 use super::lexer::{Lexer, Token};
 
@@ -39,7 +40,7 @@ pub fn keeps_session_state(sql: &str) -> bool {
     }
     let keeps = words.by_ref().any(|word| {
         keyword::is_temporary(word)
-            || functions::keeps_state(word)
+            || is_stateful_function(word)
             || starts_with(word, "pg_advisory")
             || starts_with(word, "pg_try_advisory")
     });
@@ -64,6 +65,10 @@ pub fn may_begin_transaction(sql: &str) -> bool {
     let begins = words.next().is_some_and(|word| is_any(word, &["begin", "start"]));
     words.by_ref().for_each(drop);
     begins || words.unsure() || words.statements > 1
+}
+
+fn is_stateful_function(name: &[u8]) -> bool {
+    functions::may_have_effect(name) && functions::effect(&Folded::new(name)) == Some(StatementKind::Session)
 }
 
 fn is_any(word: &[u8], list: &[&str]) -> bool {

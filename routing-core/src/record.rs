@@ -1,0 +1,81 @@
+//! What is remembered of one node.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::flaps::Flaps;
+use crate::lsn::Lsn;
+use crate::node::Node;
+use crate::primary::Witness;
+use crate::probe::{Identity, Probe};
+
+/// What the probes have shown of one node.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) node: Arc<Node>,
+    /// The last answer. It is void once a probe failed: a standby was measured to come back *behind* what it had
+    /// shown, so a position holds only while the connection that read it lives.
+    pub(crate) said: Option<Said>,
+    /// Who answered last, kept when the answer is void.
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) failed: Option<Arc<str>>,
+    pub(crate) failures: u32,
+    pub(crate) down_since: Option<Instant>,
+    pub(crate) returning: bool,
+    pub(crate) fresh_streak: u32,
+    pub(crate) last_known_fresh: Option<Instant>,
+    pub(crate) flaps: Flaps,
+    /// What it had replayed when it last answered as a standby. Void with the answer.
+    pub(crate) replayed: Option<Lsn>,
+    /// When the last probe was sent that was answered or failed.
+    pub(crate) tried: Option<Instant>,
+}
+
+impl Record {
+    /// Nothing is known of it.
+    pub(crate) fn unseen(node: &Arc<Node>) -> Self {
+        Self {
+            node: node.clone(),
+            said: None,
+            identity: None,
+            failed: None,
+            failures: 0,
+            down_since: None,
+            returning: false,
+            fresh_streak: 0,
+            last_known_fresh: None,
+            flaps: Flaps::default(),
+            replayed: None,
+            tried: None,
+        }
+    }
+
+    /// Whether a node of another number is the same server: it left and joined anew.
+    pub(crate) fn is_succeeded_by(&self, node: &Node) -> bool {
+        let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());
+        self.node.name() == node.name() && place(&self.node) == place(node)
+    }
+}
+
+/// One answer to a probe.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) probe: Probe,
+    pub(crate) sent: Instant,
+}
+
+/// The same as evidence of who is the primary.
+pub(crate) fn witnesses(records: &[Record]) -> Vec<Witness<'_>> {
+    records
+        .iter()
+        .map(|record| Witness {
+            id: record.node.id(),
+            configured: (record.node.config().url.host(), record.node.config().url.port()),
+            tried: record.said.is_some() || record.failed.is_some(),
+            known: record.identity.as_deref(),
+            said: record.said.as_ref().map(|said| (&*said.identity, &said.probe)),
+        })
+        .collect()
+}
