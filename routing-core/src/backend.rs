@@ -79,6 +79,13 @@ pub trait Backend: Sized + Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Whether the server said during this lease that it ended the wait of a COMMIT for a synchronous standby, which it then
+    /// reports as a success: it is committed there, and may be nowhere else. By default `false`.
+    fn is_unreplicated(connection: &Self::Connection) -> bool {
+        let _ = connection;
+        false
+    }
+
     /// When the connection was opened.
     fn opened(connection: &Self::Connection) -> Instant;
 

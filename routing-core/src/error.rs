@@ -128,12 +128,16 @@ impl NotWritable {
 /// It is never repeated by the router. An application that must know reads its own data again on the primary, or makes
 /// the write idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the connection to {node} was lost after a write was sent ({why}): it may or may not have been committed"
-)]
+#[error("what became of a write on {node} is not known ({why}): it may or may not have been committed")]
 pub struct CommitUnknown {
     /// The node that it was sent to.
     pub node: Arc<str>,
     /// How the answer was lost, in the driver's words.
     pub why: Arc<str>,
+}
+
+impl CommitUnknown {
+    /// Why the outcome of a commit is unknown that the server calls a success: somebody cancelled its wait for a synchronous
+    /// standby. It is committed there, and lost with that server unless a standby has received it after all.
+    pub const UNREPLICATED: &'static str = "its wait for a synchronous standby was cancelled";
 }

@@ -13,7 +13,7 @@ use crate::lag::PrimaryHistory;
 use crate::lsn::{Lsn, Timeline};
 use crate::node::Node;
 use crate::node_id::NodeId;
-use crate::primary::{Lineage, Verdict, claims, judge, standings};
+use crate::primary::{Doubt, Lineage, Verdict, claims, judge, standings};
 use crate::probe::{Identity, Probe, ProbeError};
 use crate::record::{Record, Said, witnesses};
 use crate::topology::Topology;
@@ -193,8 +193,10 @@ impl Evidence {
             _ => now,
         };
         self.successor = Some((id, timeline, since));
-        if self.lineage.writer.is_some() && !self.all_tried_since(since) {
-            self.verdict = Verdict::Nobody;
+        let named =
+            matches!(authority, Authority::Leads { node: Some(leader), running: true } if leader == id);
+        if self.lineage.writer.is_some() && !named && !self.all_tried_since(since) {
+            self.verdict = Verdict::Doubted(id, timeline, Doubt::Unconfirmed);
             return false;
         }
         self.successor = None;

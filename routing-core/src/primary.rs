@@ -91,6 +91,8 @@ pub enum Doubt {
         /// How many.
         standbys: u32,
     },
+    /// It has just shown itself, and not every node was looked at since.
+    Unconfirmed,
     /// More nodes belong to another cluster.
     Minority,
     /// The authority lets another node lead.
@@ -110,6 +112,7 @@ impl fmt::Display for Doubt {
             Self::Outvoted { standbys } => {
                 write!(f, "standbys stream from another server that does not answer ({standbys})")
             }
+            Self::Unconfirmed => f.write_str("every other node is looked at first"),
             Self::Minority => f.write_str("more nodes belong to another cluster"),
             Self::NotLeader => f.write_str("the authority lets another node lead"),
             Self::Awaited => f.write_str("the authority has not said yet who leads"),

@@ -75,3 +75,13 @@ pub(crate) fn unknown<B: Backend, E: From<B::Error>>(lease: &Lease<B>, why: Stri
     let node = Arc::clone(lease.node().shared_name());
     E::from(B::Error::from(CommitUnknown { node, why: why.into() }))
 }
+
+/// Ends the lease of a committed write; an unknown outcome when its server waited in vain for a standby.
+pub(crate) fn replicated<B: Backend, E: From<B::Error>>(lease: Lease<B>) -> Result<(), E> {
+    let outcome = match B::is_unreplicated(&lease) {
+        true => Err(unknown::<B, E>(&lease, CommitUnknown::UNREPLICATED.to_owned())),
+        false => Ok(()),
+    };
+    lease.end(None);
+    outcome
+}

@@ -31,6 +31,8 @@ pub struct Wire {
     answered: AtomicBool,
     /// An error came behind a row or a completed command: whoever took the row for a success was wrong.
     late_error: AtomicBool,
+    /// During this lease the server ended the wait of a COMMIT for a synchronous standby.
+    unreplicated: AtomicBool,
     /// The last error during this lease.
     last_error: Mutex<Option<ServerError>>,
 }
@@ -55,6 +57,7 @@ impl Wire {
     pub fn begin_lease(&self) {
         self.completed.store(0, Relaxed);
         self.late_error.store(false, Relaxed);
+        self.unreplicated.store(false, Relaxed);
         *self.error() = None;
     }
 
@@ -125,6 +128,12 @@ impl Wire {
         self.late_error.load(Relaxed)
     }
 
+    /// Whether the server said during this lease that it ended the wait of a COMMIT for a synchronous standby.
+    #[must_use]
+    pub fn is_unreplicated(&self) -> bool {
+        self.unreplicated.load(Relaxed)
+    }
+
     /// What the end of the connection, or the last error of this lease, says about the node. An end comes first: what was
     /// sent before it says nothing about what was lost with it.
     #[must_use]
@@ -160,6 +169,8 @@ impl Wire {
                 self.late_error.fetch_or(self.answered.load(Relaxed), Relaxed);
                 *self.error() = server_error(body);
             }
+            // The code of this warning is that of any other, and its text is in the server's language.
+            b'N' if field(body, b"R") == Some(b"SyncRepWaitForLSN") => self.unreplicated.store(true, Relaxed),
             _ => {}
         }
     }
@@ -197,9 +208,13 @@ fn may_keep_state(text: &[u8], whole: bool) -> bool {
 /// The fields of an ErrorResponse: each is a letter and a text that ends with a zero byte. `V` is the severity in English
 /// whatever the server's language.
 fn server_error(body: &[u8]) -> Option<ServerError> {
-    let field = |letter: &[u8]| body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(letter));
-    let fatal = matches!(field(b"V"), Some(b"FATAL" | b"PANIC"));
-    Some(ServerError { sqlstate: field(b"C")?.try_into().ok()?, fatal })
+    let fatal = matches!(field(body, b"V"), Some(b"FATAL" | b"PANIC"));
+    Some(ServerError { sqlstate: field(body, b"C")?.try_into().ok()?, fatal })
+}
+
+/// A field of an error or a notice: `R` is the routine of the server that reports it.
+fn field<'a>(body: &'a [u8], letter: &[u8]) -> Option<&'a [u8]> {
+    body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(letter))
 }
 
 /// How much of a message is kept to look into. Longer statements count as keeping session state.
@@ -261,7 +276,7 @@ pub struct FromServer(Frames);
 impl FromServer {
     /// Takes in the next bytes.
     pub fn feed(&mut self, bytes: &[u8], wire: &Wire) {
-        let wanted = |kind| matches!(kind, b'Z' | b'E');
+        let wanted = |kind| matches!(kind, b'Z' | b'E' | b'N');
         self.0.feed(bytes, wanted, |kind, body, _| wire.received(kind, body));
     }
 }
@@ -311,6 +326,22 @@ mod tests {
         server.feed(&[message(b'R', b"\0\0\0\0"), message(b'Z', b"I")].concat(), &wire);
         assert!(!wire.is_busy() && !wire.keeps_state());
         (wire, client, server)
+    }
+
+    #[test]
+    fn it_knows_whether_a_commit_waited_in_vain_for_a_standby() {
+        let (wire, mut client, mut server) = open();
+        let warning = |routine: &str| {
+            message(b'N', format!("SWARNUNG\0VWARNING\0C01000\0Mstorniere\0R{routine}\0\0").as_bytes())
+        };
+        client.feed(&message(b'Q', b"COMMIT\0"), &wire);
+        server.feed(&warning("EndTransactionBlock"), &wire);
+        assert!(!wire.is_unreplicated());
+        server.feed(&warning("SyncRepWaitForLSN"), &wire);
+        server.feed(&[message(b'C', b"COMMIT\0"), message(b'Z', b"I")].concat(), &wire);
+        assert!(wire.is_unreplicated());
+        wire.begin_lease();
+        assert!(!wire.is_unreplicated());
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::lease::Lease;
 use crate::node_id::NodeId;
 use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
-use crate::step::{CUT, Step, loses_the_answer, roll_back, transaction_body, unknown, writer_changed};
+use crate::step::{
+    CUT, Step, loses_the_answer, replicated, roll_back, transaction_body, unknown, writer_changed,
+};
 use crate::watch::LeaseWatch;
 
 impl<B: Backend> Routed<B> {
@@ -48,7 +50,7 @@ impl<B: Backend> Routed<B> {
         let outcome = watch.last_step(B::complete(&mut lease)).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {
-                lease.end(None);
+                replicated::<B, E>(lease)?;
                 Ok(value)
             }
             Step::Failed(error, fault) if !loses_the_answer(fault) => {
@@ -225,10 +227,7 @@ impl<B: Backend> Routed<B> {
         self.mark_wrote(&lease);
         let outcome = watch.last_step(B::commit(&mut lease)).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
-            Step::Done(()) => {
-                lease.end(None);
-                Ok(None)
-            }
+            Step::Done(()) => replicated::<B, E>(lease).map(|()| None),
             Step::Failed(error, fault) if loses_the_answer(fault) => {
                 let unknown = unknown::<B, E>(&lease, error.to_string());
                 lease.end(fault);

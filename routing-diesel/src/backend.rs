@@ -86,6 +86,10 @@ impl Backend for Diesel {
         Ok(connection.complete().await?)
     }
 
+    fn is_unreplicated(connection: &Connection) -> bool {
+        connection.wire().is_unreplicated()
+    }
+
     fn opened(connection: &Connection) -> Instant {
         connection.opened()
     }

@@ -86,6 +86,10 @@ impl Backend for SeaOrm {
         said.or(connection.is_lost().then_some(Fault::Unreachable))
     }
 
+    fn is_unreplicated(connection: &Connection) -> bool {
+        connection.session().is_unreplicated()
+    }
+
     fn opened(connection: &Connection) -> Instant {
         connection.opened()
     }

@@ -104,7 +104,7 @@ impl Connection {
             }
             self.0.session.goes_on();
         }
-        self.finish("COMMIT").await
+        self.0.session.listen(self.finish("COMMIT")).await
     }
 
     /// Runs a command of this crate's own, by the simple protocol: one round trip.

@@ -22,6 +22,7 @@ mod begin;
 mod connection;
 mod error;
 mod fault;
+mod notice;
 mod pool;
 mod position;
 mod primary;

@@ -7,6 +7,7 @@ use routing_core::{Fault, Usage, sql};
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::fault::{ends_connection, spoils_statement};
+use crate::notice::listen;
 use crate::pool::{Physical, Pooled, terminate};
 
 /// The state of one session during one lease.
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     failed: AtomicBool,
     /// Rows are still being read.
     streaming: AtomicBool,
+    /// The server ended the wait of a COMMIT for a synchronous standby.
+    unreplicated: AtomicBool,
 }
 
 impl Session {
@@ -56,6 +59,17 @@ impl Session {
     /// The transaction goes on: it went back to a savepoint from before the failure.
     pub(crate) fn goes_on(&self) {
         self.failed.store(false, Relaxed);
+    }
+
+    /// Runs a step that may commit, and notes whether the server ended its wait for a standby.
+    pub(crate) async fn listen<T>(&self, step: impl Future<Output = T>) -> T {
+        let (outcome, unreplicated) = listen(step).await;
+        self.unreplicated.fetch_or(unreplicated, Relaxed);
+        outcome
+    }
+
+    pub(crate) fn is_unreplicated(&self) -> bool {
+        self.unreplicated.load(Relaxed)
     }
 
     pub(crate) fn set_streaming(&self, streaming: bool) {

@@ -154,6 +154,7 @@ impl Shared {
             return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
         }
         let why = match self.watch.unless_lost(self.lease.commit()).await {
+            Some(Ok(())) if self.lease.session().is_unreplicated() => CommitUnknown::UNREPLICATED.to_owned(),
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => match error.fault(self.access) {
                 Some(Fault::Unreachable | Fault::Unresponsive) if self.access == Access::Write => {

@@ -63,23 +63,33 @@ impl ConnectionTrait for WriteHandle {
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.0
-            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.execute_raw(statement.clone()).await)
+            .run_statement(async |lease: &mut Lease<SeaOrm>| {
+                lease.session().listen(lease.execute_raw(statement.clone())).await
+            })
             .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.0.run_statement(async |lease: &mut Lease<SeaOrm>| lease.execute_unprepared(sql).await).await
+        self.0
+            .run_statement(async |lease: &mut Lease<SeaOrm>| {
+                lease.session().listen(lease.execute_unprepared(sql)).await
+            })
+            .await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.0
-            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.query_one_raw(statement.clone()).await)
+            .run_statement(async |lease: &mut Lease<SeaOrm>| {
+                lease.session().listen(lease.query_one_raw(statement.clone())).await
+            })
             .await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.0
-            .run_statement(async |lease: &mut Lease<SeaOrm>| lease.query_all_raw(statement.clone()).await)
+            .run_statement(async |lease: &mut Lease<SeaOrm>| {
+                lease.session().listen(lease.query_all_raw(statement.clone())).await
+            })
             .await
     }
 }

@@ -22,6 +22,10 @@ pub enum Mode {
     /// New connections are accepted, nothing passes in either direction, and no one is told. What was on its way
     /// arrives when the mode ends, as after a partition.
     Blackhole,
+    /// As [`Blackhole`](Self::Blackhole), towards the server alone: what the server says arrives.
+    SwallowToServer,
+    /// As [`Blackhole`](Self::Blackhole), towards the client alone: the server hears, and its answers do not arrive.
+    SwallowToClient,
     /// Bytes pass late.
     Delay {
         /// Towards the server.
@@ -129,7 +133,8 @@ async fn carry(
     cuts: watch::Receiver<u64>,
 ) {
     let _ = client.set_nodelay(true);
-    if open(&mut mode).await.is_err() {
+    // One that swallows one way takes connections.
+    if open(&mut mode, Mode::Blackhole).await.is_err() {
         return;
     }
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
@@ -145,8 +150,8 @@ async fn carry(
             () = cut(cuts) => true,
             ended = async {
                 tokio::try_join!(
-                    pump(from_client, to_server, mode.clone(), |delays| delays.0),
-                    pump(from_server, to_client, mode.clone(), |delays| delays.1),
+                    pump(from_client, to_server, mode.clone(), Mode::SwallowToServer, |delays| delays.0),
+                    pump(from_server, to_client, mode.clone(), Mode::SwallowToClient, |delays| delays.1),
                 )
             } => ended.is_err(),
         }
@@ -162,17 +167,18 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut mode: watch::Receiver<Mode>,
+    swallows: Mode,
     delay: impl Fn((Duration, Duration)) -> Duration,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        match open(&mut mode).await? {
+        match open(&mut mode, swallows).await? {
             Mode::Delay { to_server, to_client } => sleep(delay((to_server, to_client))).await,
             Mode::Jitter { to_server, to_client } => {
                 sleep(delay((to_server, to_client)).mul_f64(fastrand::f64())).await;
             }
-            Mode::Pass | Mode::Refuse | Mode::Blackhole => {}
+            _ => {}
         }
         if length == 0 {
             return to.shutdown().await;
@@ -181,9 +187,9 @@ async fn pump(
     }
 }
 
-/// Waits until bytes may pass.
-async fn open(mode: &mut watch::Receiver<Mode>) -> io::Result<Mode> {
-    let open = mode.wait_for(|mode| *mode != Mode::Blackhole).await;
+/// Waits until bytes may pass, in the direction that `swallows` stops.
+async fn open(mode: &mut watch::Receiver<Mode>, swallows: Mode) -> io::Result<Mode> {
+    let open = mode.wait_for(|mode| *mode != Mode::Blackhole && *mode != swallows).await;
     open.map(|mode| *mode).map_err(|_| io::ErrorKind::ConnectionAborted.into())
 }
 

@@ -1,10 +1,7 @@
 //! Writes whose answer is lost: recognised as such, and never run twice.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use routing_cluster::Login;
-use routing_core::{Lease, Router};
+use routing_core::Router;
 use routing_tests::{
     Database, Handle as _, NodeView as _, Orm, PATIENCE, PRIMARY, Proxies, TestCluster, eventually, router,
     writer,
@@ -15,14 +12,11 @@ routing_tests::on_both! {
     an_insert_cut_by_the_network_is_unknown_and_runs_once_at_most,
     an_insert_on_a_primary_that_is_killed_is_unknown_and_runs_once_at_most,
     an_insert_on_a_primary_that_freezes_is_cut_and_runs_once_at_most,
-    a_lost_answer_to_commit_is_unknown_and_runs_once_at_most,
     an_error_of_the_statement_is_no_unknown_outcome,
 }
 
 /// Waits for an INSERT that a lock holds up.
 const ON_A_LOCK: &str = "state = 'active' AND wait_event_type = 'Lock'";
-/// Waits for a standby that never answers.
-const ON_A_STANDBY: &str = "state = 'active' AND wait_event = 'SyncRep'";
 
 async fn waits(cluster: &TestCluster, condition: &str) {
     eventually(PATIENCE, "the write waits on the server", async || {
@@ -121,89 +115,6 @@ async fn an_insert_on_a_primary_that_freezes_is_cut_and_runs_once_at_most<O: Orm
     nothing_runs(&cluster).await;
     let rows = cluster.notes_by(PRIMARY, "lost").await;
     assert!(rows <= 1, "{rows} rows");
-}
-
-async fn a_lost_answer_to_commit_is_unknown_and_runs_once_at_most<O: Orm>() {
-    let (cluster, proxies, router) = through_proxies::<O>().await;
-    // A first write, so that what follows waits for nothing else.
-    writer(&router).insert_note("next", "first").await.expect("a write");
-    commits_wait(&cluster).await;
-
-    // A transaction of a handle.
-    let committing = tokio::spawn({
-        let db = writer(&router);
-        async move {
-            let insert = "INSERT INTO note (author, text) VALUES ('lost', 'commit') RETURNING text";
-            db.transaction(&[insert]).await
-        }
-    });
-    waits(&cluster, ON_A_STANDBY).await;
-    proxies.get(PRIMARY).cut();
-    let error = committing.await.expect("no panic").expect_err("the answer is lost");
-    assert!(O::is_commit_unknown(&error), "{error}");
-    end_waits(&cluster).await;
-
-    // An autocommit statement.
-    let writing = insert(&router, "autocommit");
-    waits(&cluster, ON_A_STANDBY).await;
-    proxies.get(PRIMARY).cut();
-    let error = writing.await.expect("no panic").expect_err("the answer is lost");
-    assert!(O::is_commit_unknown(&error), "{error}");
-    end_waits(&cluster).await;
-
-    // The closure form, which repeats what provably had no effect: this has.
-    let runs = Arc::<AtomicU32>::default();
-    let running = tokio::spawn({
-        let (router, runs) = (router.clone(), runs.clone());
-        async move {
-            router
-                .run_write(async |lease: &mut Lease<O>| {
-                    runs.fetch_add(1, Relaxed);
-                    O::insert_note_on(lease, "lost", "closure").await
-                })
-                .await
-        }
-    });
-    waits(&cluster, ON_A_STANDBY).await;
-    proxies.get(PRIMARY).cut();
-    let error = running.await.expect("no panic").expect_err("the answer is lost");
-    assert!(O::is_commit_unknown(&error), "{error}");
-    end_waits(&cluster).await;
-    assert_eq!(runs.load(Relaxed), 1, "the closure ran once");
-
-    cluster.set(PRIMARY, "synchronous_standby_names", "").await;
-    for text in ["commit", "autocommit", "closure"] {
-        let sql = format!("SELECT count(*) FROM note WHERE author = 'lost' AND text = '{text}'");
-        let rows: i64 = cluster.value(PRIMARY, &sql).await;
-        assert_eq!(rows, 1, "{text}: a wait that is ended has committed, and was not run again");
-    }
-    writer(&router).insert_note("next", "last").await.expect("the next write");
-}
-
-/// Has commits wait for a standby that does not exist; returns when they do, some time after the server was told.
-async fn commits_wait(cluster: &TestCluster) {
-    cluster.set(PRIMARY, "synchronous_standby_names", "nobody").await;
-    let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    eventually(PATIENCE, "commits wait for the standby", async || {
-        let canary = cluster.database(PRIMARY, Login::Superuser).await;
-        let committing = tokio::spawn(async move {
-            canary.run("INSERT INTO note (author, text) VALUES ('canary', 'waits')").await
-        });
-        eventually(PATIENCE, "it waits or has committed", async || {
-            committing.is_finished() || cluster.value(PRIMARY, waiting).await
-        })
-        .await;
-        !committing.is_finished()
-    })
-    .await;
-    end_waits(cluster).await;
-}
-
-/// Ends the server processes that wait for a standby.
-async fn end_waits(cluster: &TestCluster) {
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    cluster.sql(PRIMARY, sql).await;
-    nothing_runs(cluster).await;
 }
 
 async fn an_error_of_the_statement_is_no_unknown_outcome<O: Orm>() {

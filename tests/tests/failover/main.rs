@@ -4,9 +4,13 @@
 
 mod ambiguity;
 mod busy;
+mod commit;
 mod freeze;
 mod old_primary;
+mod partition;
 mod promotion;
+mod read_only;
+mod rogue;
 mod switchover;
 
 use std::time::Duration;
@@ -55,9 +59,13 @@ async fn quiet(cluster: &TestCluster, writers: &Writers) {
 
 /// Has a standby stream from another node.
 async fn follow(cluster: &TestCluster, standby: &str, upstream: &str) {
-    let conninfo: String = cluster.value(standby, "SELECT current_setting('primary_conninfo')").await;
-    let port = |node| cluster.port(node).to_string();
-    let conninfo = conninfo.replace(&port(PRIMARY), &port(upstream));
     cluster.set(standby, "primary_slot_name", "").await;
+    stream_from(cluster, standby, cluster.port(upstream)).await;
+}
+
+/// Has a standby of the first primary stream from another port.
+async fn stream_from(cluster: &TestCluster, standby: &str, port: u16) {
+    let conninfo: String = cluster.value(standby, "SELECT current_setting('primary_conninfo')").await;
+    let conninfo = conninfo.replace(&cluster.port(PRIMARY).to_string(), &port.to_string());
     cluster.set(standby, "primary_conninfo", &conninfo).await;
 }
