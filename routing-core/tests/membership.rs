@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach};
 use routing_core::{
-    Access, Cluster, ConfigError, Consistency, Lease, MembershipChange, MembershipError, NodeConfig, Primary,
-    Refusal, RouteError, Router, RouterConfig, Session,
+    Access, Cluster, ConfigError, Consistency, Fault, Lease, MembershipChange, MembershipError, NodeConfig,
+    Primary, Refusal, RouteError, Router, RouterConfig, Session,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -125,13 +125,28 @@ async fn a_node_that_leaves_gets_no_new_work_and_what_runs_on_it_ends_in_peace()
     sleep(Duration::from_secs(10)).await;
     assert!(held.query().await.is_ok(), "it is let go on");
     assert_eq!(left.in_flight(), 1);
+    assert_eq!(scene.servers.server("pg2").closed(), 0);
     held.end(None);
     assert_eq!(left.in_flight(), 0);
     let probes = scene.servers.server("pg2").probes();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(scene.servers.server("pg2").probes(), probes, "nobody looks at it any more");
     assert_eq!(scene.servers.server("pg2").retired(Access::Read), 1);
+    assert_eq!(scene.servers.server("pg2").closed(), 1, "its pools are closed when nobody needs them");
     assert_eq!(scene.router.status().nodes.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_right_after_a_removal_is_not_sent_there() {
+    let scene = Scene::new(&["pg1", "pg2", "pg3"]).await;
+    let mut held: Vec<Lease<FakeBackend>> = Vec::new();
+    while held.iter().filter(|lease| lease.node().name() == "pg3").count() < 2 {
+        held.push(scene.router.read(Consistency::Eventual).await.unwrap());
+    }
+    held.retain(|lease| lease.node().name() == "pg3");
+    scene.cluster().remove_node("pg2").unwrap();
+    // The monitor has not had its turn yet, and pg2 has less to do.
+    assert_eq!(scene.router.read(Consistency::Eventual).await.unwrap().node().name(), "pg3");
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,7 +357,9 @@ async fn nothing_opened_under_an_earlier_writer_is_kept() {
     // Nobody wrote meanwhile: it is not left to the next write.
     assert!(scene.servers.server("pg1").retired(Access::Write) > before);
     assert!(scene.servers.server("pg1").retired(Access::Read) > 0, "the deposed primary is fenced");
-    assert_eq!(scene.servers.server("pg3").retired(Access::Read), 0, "a standby goes on");
+    let pg3 = scene.servers.server("pg3");
+    assert!(pg3.retired(Access::Write) > 0, "whatever it was in an earlier epoch");
+    assert_eq!(pg3.retired(Access::Read), 0, "a standby goes on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,7 +371,7 @@ async fn a_primary_that_turns_read_only_is_no_less_the_primary() {
     let held = scene.router.write().await.unwrap();
     pg1.set_read_only(true);
     assert!(held.write().await.is_err());
-    drop(held);
+    held.end(Some(Fault::NotPrimary));
     sleep(ms(500)).await;
     assert_eq!(scene.read(Consistency::Strong).await.unwrap(), "pg1", "it is read as before");
     assert_eq!(scene.read(Consistency::BoundedStaleness(ms(900))).await.unwrap().len(), 3);
@@ -387,11 +404,25 @@ async fn a_refused_write_has_every_node_looked_at_and_a_deposed_nodes_connection
     scene.servers.promote("pg2");
     let retired = scene.servers.server("pg1").retired(Access::Write);
     assert!(held.write().await.is_err());
-    held.end(Some(routing_core::Fault::NotPrimary));
+    held.end(Some(Fault::NotPrimary));
     sleep(ms(100)).await;
     assert!(probes("pg2") > pg2 && probes("pg3") > pg3, "not at their next ticks");
     assert!(scene.servers.server("pg1").retired(Access::Write) > retired);
     assert_eq!(scene.write().await.unwrap(), "pg2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_demoted_node_loses_its_write_pool_before_anyone_succeeds_it() {
+    let scene = Scene::new(&["pg1", "pg2", "pg3"]).await;
+    let held = scene.router.write().await.unwrap();
+    sleep(ms(500)).await;
+    let retired = scene.servers.server("pg1").retired(Access::Write);
+    scene.servers.follow("pg1", "pg2");
+    assert!(held.write().await.is_err());
+    held.end(Some(Fault::NotPrimary));
+    sleep(ms(300)).await;
+    assert!(scene.servers.server("pg1").retired(Access::Write) > retired);
+    assert_eq!(scene.router.status().epoch, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -278,6 +278,7 @@ impl Backend for FakeBackend {
     }
 
     fn close(&self) {
+        self.server.closed.fetch_add(1, SeqCst);
         self.read.close();
         self.write.close();
     }

@@ -44,6 +44,7 @@ pub struct FakeServer {
     pub(super) rejects_probes: AtomicBool,
     pub(super) panics: AtomicBool,
     pub(super) retired: [AtomicU32; 2],
+    pub(super) closed: AtomicU32,
     /// Connections that are being opened now, and at most.
     pub(super) opening: AtomicU32,
     pub(super) most_opening: AtomicU32,
@@ -103,6 +104,7 @@ impl FakeServer {
             rejects_probes: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             retired: [const { AtomicU32::new(0) }; 2],
+            closed: AtomicU32::new(0),
             opening: AtomicU32::new(0),
             most_opening: AtomicU32::new(0),
             hides_timeline: AtomicBool::new(false),
@@ -150,6 +152,12 @@ impl FakeServer {
     #[must_use]
     pub fn retired(&self, access: Access) -> u32 {
         self.retired[access as usize].load(SeqCst)
+    }
+
+    /// How often its pools were closed.
+    #[must_use]
+    pub fn closed(&self) -> u32 {
+        self.closed.load(SeqCst)
     }
 
     /// How many connections were being opened at once, at most.
