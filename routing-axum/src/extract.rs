@@ -4,10 +4,10 @@ use std::fmt;
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use routing_core::{AutomaticBackend, Backend, Routed, Router, Session};
+use routing_core::{AutomaticBackend, Backend, Consistency, Priority, Routed, Router, Session};
 
-use crate::consistency::RouteConsistency;
 use crate::rejection::MissingLayer;
+use crate::setting::RouteSetting;
 
 /// A handle for reading. It takes no connection until a statement runs, so none is held while a body uploads.
 ///
@@ -191,10 +191,15 @@ impl<B: AutomaticBackend> fmt::Debug for Db<B> {
     }
 }
 
-/// All handles of one request share its session; each has the consistency that its route asks for, else the router's.
+/// All handles of one request share its session; each has the consistency and the priority that its route asks for, else the
+/// router's.
 fn routed<B: Backend>(parts: &Parts, router: &Router<B>) -> Result<Routed<B>, MissingLayer> {
     let session = parts.extensions.get::<Session>().cloned().ok_or(MissingLayer)?;
-    let route = parts.extensions.get::<RouteConsistency>();
+    let route = parts.extensions.get::<RouteSetting<Consistency>>();
     let consistency = route.map_or(router.cluster().config().consistency, |route| route.0);
-    Ok(router.routed(session, consistency))
+    let routed = router.routed(session, consistency);
+    Ok(match parts.extensions.get::<RouteSetting<Priority>>() {
+        Some(RouteSetting(priority)) => routed.prioritized(*priority),
+        None => routed,
+    })
 }

@@ -26,14 +26,13 @@
 //! - **layer**: [`RoutingLayer`] gives each request its session, and its response the debug headers.
 //! - **extract**ors: [`ReadDb`], [`WriteDb`] and [`Db`] take no connection; the handle does when a statement runs.
 //! - **token**: what a client has written comes in and goes out with `db_session` and `x-db-session`.
-//! - **consistency**: how much a route's reads may miss.
+//! - **setting**s: [`consistency`], how much a route's reads may miss, and [`priority`], how much they matter.
 //! - **rejection**: [`Unavailable`] and [`MissingLayer`], the answers to requests that got no connection. A **throttle**
 //!   keeps the log readable meanwhile.
 //! - **operations**: [`Operations`], the health, status and metrics routes. **exposition**: their per-node gauges.
 //! - **control**: [`Control`], the routes by which an operator intervenes.
 //! - **dashboard**: the status, drawn for a person.
 
-mod consistency;
 mod control;
 mod dashboard;
 mod exposition;
@@ -41,13 +40,14 @@ mod extract;
 mod layer;
 mod operations;
 mod rejection;
+mod setting;
 mod throttle;
 mod token;
 
-pub use consistency::{ConsistencyLayer, ConsistencyService, consistency};
 pub use control::Control;
 pub use exposition::node_gauges;
 pub use extract::{Db, HoldsRouter, ReadDb, WriteDb};
 pub use layer::{RoutingFuture, RoutingLayer, RoutingService};
 pub use operations::Operations;
 pub use rejection::{MissingLayer, Unavailable};
+pub use setting::{SettingLayer, SettingService, consistency, priority};

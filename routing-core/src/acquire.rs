@@ -62,6 +62,7 @@ impl<B: Backend> Routed<B> {
                     metrics::shed(reason.as_str());
                     return Err(RouteError::Overloaded {
                         cap: self.cap(reason).limit(),
+                        priority: self.priority,
                         refusals: self.refusals(attempts, now),
                     });
                 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
+use crate::cap::Cap;
 use crate::choose::Limits;
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
@@ -18,7 +19,6 @@ use crate::decision::Refusals;
 use crate::discoverer::Following;
 use crate::event::Events;
 use crate::key::TokenKeys;
-use crate::lease::Cap;
 use crate::lsn::Timeline;
 use crate::membership::Membership;
 use crate::node::Node;
@@ -119,8 +119,8 @@ impl Cluster {
             version: watch::Sender::new(0),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
-            fallback: Cap::new(config.fallback_no_replica()),
-            behind_token: Cap::new(config.fallback_behind_token()),
+            fallback: Cap::with_rate(config.fallback_no_replica(), config.fallback_rate),
+            behind_token: Cap::with_rate(config.fallback_behind_token(), config.fallback_rate),
             keys,
             heard: Mutex::default(),
             write_waiters: Cap::new(config.write_waiters),

@@ -176,6 +176,9 @@ pub struct RouterConfig {
     pub fallback_no_replica: Option<u32>,
     /// Reads on the primary at once because their token is ahead of every replica. Default: half of `read_pool_size`.
     pub fallback_behind_token: Option<u32>,
+    /// How many of such reads may begin a second, for each of the two caps. Default: unset, any number. It protects a primary that
+    /// short reads would drown without ever being many at once.
+    pub fallback_rate: Option<u32>,
 }
 
 impl Default for RouterConfig {
@@ -213,6 +216,7 @@ impl Default for RouterConfig {
             write_waiters: 1_000,
             fallback_no_replica: None,
             fallback_behind_token: None,
+            fallback_rate: None,
         }
     }
 }

@@ -47,6 +47,7 @@ impl RouterConfig {
             write_waiters,
             fallback_no_replica,
             fallback_behind_token,
+            fallback_rate,
         );
         different
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Access, Refusals};
+use crate::priority::Priority;
 
 /// Why a request got no connection. Nothing of it was sent to any server.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -18,11 +19,15 @@ pub enum RouteError {
     /// Several nodes claim to be the primary and nothing tells them apart.
     #[error("several nodes claim to be the primary: {0}; fence all but one of them")]
     AmbiguousPrimary(Claims),
-    /// Every replica is gone and the primary runs as many reads for them as its cap allows.
-    #[error("the primary already runs the {cap} reads that it takes over from replicas ({refusals})")]
+    /// No replica can serve, and the primary runs as many reads for them as it may, or has begun as many in this second.
+    #[error(
+        "the primary takes over no more {priority} reads from replicas, its cap is {cap} at once ({refusals})"
+    )]
     Overloaded {
-        /// The cap.
+        /// The cap for reads of normal priority.
         cap: u32,
+        /// The read's.
+        priority: Priority,
         /// Why no replica could serve.
         refusals: Refusals,
     },

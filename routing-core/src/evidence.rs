@@ -140,6 +140,11 @@ impl Evidence {
                 record.identity = Some(identity.clone());
                 if probe.in_recovery {
                     record.replayed = probe.lsn;
+                    record.received = match (probe.receives(), probe.timeline, record.received) {
+                        (true, timeline, _) => timeline.map(|timeline| (timeline, None)),
+                        (false, _, Some((timeline, None))) => Some((timeline, Some(observation.sent))),
+                        (false, _, known) => known,
+                    };
                 }
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 record.failed = None;
@@ -153,6 +158,7 @@ impl Evidence {
                 let before = record.failures;
                 record.said = None;
                 record.replayed = None;
+                record.received = None;
                 record.failed = Some(error.to_string().into());
                 // An answer that is no use, such as a wrong password, is a sign of life.
                 if matches!(error.fault(), Some(Fault::Unreachable | Fault::Unresponsive)) {

@@ -3,53 +3,15 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
 use crate::backend::{Backend, Usage};
+use crate::cap::CapPermit;
 use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
-
-/// A counter with a limit. Its permits give themselves back.
-#[derive(Debug)]
-pub(crate) struct Cap {
-    limit: u32,
-    taken: AtomicU32,
-}
-
-impl Cap {
-    pub(crate) fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { limit, taken: AtomicU32::new(0) })
-    }
-
-    pub(crate) fn limit(&self) -> u32 {
-        self.limit
-    }
-
-    pub(crate) fn taken(&self) -> u32 {
-        self.taken.load(Relaxed)
-    }
-
-    /// A permit, unless all are taken.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<CapPermit> {
-        let one_more = |taken: u32| (taken < self.limit).then_some(taken + 1);
-        self.taken.fetch_update(Relaxed, Relaxed, one_more).ok()?;
-        Some(CapPermit(self.clone()))
-    }
-}
-
-/// One place under a [`Cap`], for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct CapPermit(Arc<Cap>);
-
-impl Drop for CapPermit {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Relaxed);
-    }
-}
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
 /// Dropping it gives all of that back; a lease also says how it went.
@@ -143,13 +105,18 @@ impl<B: Backend> Lease<B> {
         self.ticket.decision()
     }
 
-    /// A span for what runs on the lease: which node serves, as what, and why.
+    /// A span for what runs on the lease: which node serves, as what, and why; where it is in the words of OpenTelemetry's
+    /// conventions for databases.
     #[must_use]
     pub fn span(&self) -> tracing::Span {
         let (role, access, reason) = self.ticket.decision;
+        let url = &self.node().config().url;
         tracing::debug_span!(
             "query",
             db.system.name = "postgresql",
+            db.namespace = url.database(),
+            server.address = url.host(),
+            server.port = url.port(),
             db.routing.node = self.node().name(),
             db.routing.role = role.as_str(),
             db.routing.access = access.as_str(),
@@ -243,21 +210,5 @@ impl<B: Backend> Drop for Lease<B> {
 impl<B: Backend> fmt::Debug for Lease<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease").field("decision", &self.decision()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cap_admits_up_to_its_limit_and_takes_permits_back() {
-        let cap = Cap::new(2);
-        let first = cap.take().unwrap();
-        let _second = cap.take().unwrap();
-        assert!(cap.take().is_none());
-        drop(first);
-        assert_eq!(cap.taken(), 1);
-        assert!(cap.take().is_some());
     }
 }

@@ -132,12 +132,23 @@ impl Evidence {
                     None
                 } else if other && primary_known {
                     Some(Refusal::OtherTimeline)
-                } else if !said.probe.receives() && !orphan_allowed {
-                    Some(Refusal::NotReceiving)
-                } else {
+                } else if said.probe.receives() || orphan_allowed || without && self.may_be_bereft(index) {
                     None
+                } else {
+                    Some(Refusal::NotReceiving)
                 }
             }
         }
+    }
+
+    /// Whether a standby that receives no log may have lost its primary rather than its way to it: it has received the writer's
+    /// timeline until now, and the writer has not been heard since. One that shuts down ends the monitor's connection before
+    /// its standbys', so its next answer tells.
+    fn may_be_bereft(&self, index: usize) -> bool {
+        let Some((writer, timeline)) = self.lineage.writer else { return false };
+        let Some((received, Some(since))) = self.records[index].received else { return false };
+        let primary = self.records.iter().find(|record| record.node.id() == writer);
+        let heard = primary.and_then(|primary| primary.said.as_ref()).is_some_and(|said| said.sent > since);
+        received == timeline && !heard
     }
 }

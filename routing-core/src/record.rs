@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::flaps::Flaps;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Timeline};
 use crate::node::Node;
 use crate::primary::Witness;
 use crate::probe::{Identity, Probe};
@@ -28,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) flaps: Flaps,
     /// What it had replayed when it last answered as a standby. Void with the answer.
     pub(crate) replayed: Option<Lsn>,
+    /// The timeline that it received last, as a standby, and since when it receives nothing. Void with the answer.
+    pub(crate) received: Option<(Timeline, Option<Instant>)>,
     /// When the last probe was sent that was answered or failed.
     pub(crate) tried: Option<Instant>,
 }
@@ -47,6 +49,7 @@ impl Record {
             last_known_fresh: None,
             flaps: Flaps::default(),
             replayed: None,
+            received: None,
             tried: None,
         }
     }

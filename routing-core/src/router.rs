@@ -13,6 +13,7 @@ use crate::lease::Lease;
 use crate::misrouted::Misrouted;
 use crate::node::Node;
 use crate::pools::Pools;
+use crate::priority::Priority;
 use crate::session::Session;
 
 /// Routes the reads and writes of one backend over a [`Cluster`]. Clones share it.
@@ -78,7 +79,8 @@ impl<B: Backend> Router<B> {
     /// The handles of one request. Its reads keep to one node while that node serves.
     #[must_use]
     pub fn routed(&self, session: Session, consistency: Consistency) -> Routed<B> {
-        Routed { router: self.clone(), session, consistency, untracked: false }
+        let priority = Priority::default();
+        Routed { router: self.clone(), session, consistency, untracked: false, priority }
     }
 
     fn alone(&self, consistency: Consistency) -> Routed<B> {
@@ -205,6 +207,8 @@ pub struct Routed<B: Backend> {
     pub(crate) consistency: Consistency,
     /// Its writes leave no token.
     pub(crate) untracked: bool,
+    /// How much its reads matter when the primary cannot serve everybody.
+    pub(crate) priority: Priority,
 }
 
 impl<B: Backend> Routed<B> {
@@ -233,6 +237,13 @@ impl<B: Backend> Routed<B> {
         Self { untracked: true, ..self.clone() }
     }
 
+    /// The same, whose reads matter this much when the primary cannot serve everybody. Default:
+    /// [`Normal`](Priority::Normal).
+    #[must_use]
+    pub fn prioritized(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
+    }
+
     /// Set before a write is sent.
     pub(crate) fn mark_wrote(&self, lease: &Lease<B>) {
         if !self.untracked {
@@ -254,6 +265,7 @@ impl<B: Backend> Clone for Routed<B> {
             session: self.session.clone(),
             consistency: self.consistency,
             untracked: self.untracked,
+            priority: self.priority,
         }
     }
 }

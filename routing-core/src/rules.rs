@@ -64,6 +64,10 @@ impl RouterConfig {
             "fallback_behind_token must not exceed read_pool_size",
         )?;
         rule(
+            self.fallback_rate != Some(0),
+            "fallback_rate must be above 0; fallback_no_replica = 0 sends no read to the primary",
+        )?;
+        rule(
             (self.min_serving_replicas as usize) <= self.nodes.len(),
             "min_serving_replicas must not exceed the number of nodes",
         )?;

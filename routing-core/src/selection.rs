@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use crate::acquire::Attempts;
 use crate::backend::Backend;
+use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor};
-use crate::lease::{Cap, CapPermit, Ticket};
+use crate::lease::Ticket;
 use crate::metrics;
 use crate::node_id::NodeId;
 use crate::router::Routed;
@@ -120,7 +121,7 @@ impl<B: Backend> Routed<B> {
         if own || topology.nodes.len() == 1 {
             return take(&chosen, &topology, None);
         }
-        match self.cap(reason).take() {
+        match self.cap(reason).take_for(self.priority, now) {
             Some(permit) => {
                 let choice = take(&chosen, &topology, Some(permit));
                 if matches!(choice, Choice::Take(_)) {

@@ -4,12 +4,13 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
+use crate::cap::CapPermit;
 use crate::cluster::Shared;
 use crate::decision::{Access, Reason};
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::gate::Admission;
-use crate::lease::{CapPermit, Lease, Ticket};
+use crate::lease::{Lease, Ticket};
 use crate::metrics;
 use crate::node_id::NodeId;
 use crate::refuse;

@@ -196,7 +196,7 @@ async fn reads_of_a_token_ahead_of_every_replica_are_capped_on_the_primary() {
     let (served, shed): (Vec<_>, Vec<_>) = served.into_iter().partition(Result::is_ok);
     assert_eq!(served.len(), 4);
     for refused in shed {
-        let FakeError::Route(RouteError::Overloaded { cap: 4, refusals }) = refused.unwrap_err() else {
+        let FakeError::Route(RouteError::Overloaded { cap: 4, refusals, .. }) = refused.unwrap_err() else {
             panic!("shed for another reason");
         };
         assert!(refusals.to_string().contains("pg2: behind token by 10 bytes"), "{refusals}");

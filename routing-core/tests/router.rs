@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach};
 use routing_core::{
-    Access, Consistency, Fault, Lease, Primary, Refusal, RouteError, Routed, Router, RouterConfig, Session,
+    Access, Consistency, Fault, Lease, Primary, Priority, Refusal, RouteError, Routed, Router, RouterConfig,
+    Session,
 };
 use tokio::time::{Instant, sleep};
 
@@ -213,6 +214,59 @@ async fn when_all_replicas_are_gone_the_primary_serves_up_to_its_cap_and_the_res
     }
     assert_eq!(served, 10);
     assert_eq!(scene.router.status().fallback_in_use, 0, "the permits are back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_reads_are_shed_first_and_critical_ones_last() {
+    let scene = Scene::new().await;
+    for node in ["pg2", "pg3"] {
+        scene.servers.server(node).set_reach(Reach::Refused);
+    }
+    sleep(secs(1)).await;
+    let mut held = Vec::new();
+    let mut admitted = async |priority| {
+        let before = held.len();
+        let refused = loop {
+            let request = scene.request(Consistency::Eventual).prioritized(priority);
+            match request.acquire_read().await {
+                Ok(lease) => held.push(lease),
+                Err(error) => break route_error(error),
+            }
+        };
+        assert!(matches!(refused, RouteError::Overloaded { cap: 10, priority: of, .. } if of == priority));
+        held.len() - before
+    };
+    assert_eq!(admitted(Priority::Batch).await, 5);
+    assert_eq!(admitted(Priority::Normal).await, 5);
+    assert_eq!(admitted(Priority::Batch).await, 0);
+    assert_eq!(admitted(Priority::Critical).await, 2);
+    // While a replica serves, nobody asks for a priority.
+    scene.servers.server("pg2").set_reach(Reach::Up);
+    sleep(secs(2)).await;
+    let request = scene.request(Consistency::Eventual).prioritized(Priority::Batch);
+    assert_eq!(read(&request).await.unwrap(), "pg2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_for_lost_replicas_are_limited_by_rate_as_well() {
+    let scene = Scene::with(|config| config.fallback_rate = Some(20)).await;
+    for node in ["pg2", "pg3"] {
+        scene.servers.server(node).set_reach(Reach::Refused);
+    }
+    sleep(secs(2)).await;
+    let mut served = 0;
+    // One at a time, each a millisecond: never many at once.
+    for _ in 0..3_000 {
+        match scene.read(Consistency::Eventual).await {
+            Ok(_) => served += 1,
+            Err(error) => {
+                assert!(matches!(route_error(error), RouteError::Overloaded { .. }));
+                sleep(ms(1)).await;
+            }
+        }
+    }
+    assert!((60..=85).contains(&served), "twenty a second for three seconds, and a burst: {served}");
+    assert_eq!(scene.read(Consistency::Strong).await.unwrap(), "pg1", "it asked for the primary itself");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,9 +6,9 @@ use axum::extract::FromRef;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get as on_get;
 use http::StatusCode;
-use routing_axum::{ReadDb, RoutingLayer, Unavailable, WriteDb, consistency};
+use routing_axum::{ReadDb, RoutingLayer, Unavailable, WriteDb, consistency, priority};
 use routing_core::testing::{FakeBackend, FakeError, FakeHandle, Reach};
-use routing_core::{Claims, Consistency, Refusals, RouteError, Routed, RouterConfig, Timeline};
+use routing_core::{Claims, Consistency, Priority, Refusals, RouteError, Routed, RouterConfig, Timeline};
 
 fn refused(error: FakeError) -> Unavailable {
     match error {
@@ -59,6 +59,36 @@ async fn a_route_chooses_its_consistency() {
     let response = get(&app, "/strong").await;
     assert_eq!(header(&response, "x-db-node"), Some("pg1"));
     assert_eq!(header(&response, "x-db-reason"), Some("strong"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_chooses_its_priority() {
+    let servers = servers();
+    let router = router(&servers).await;
+    for name in ["pg2", "pg3"] {
+        servers.server(name).set_reach(Reach::Refused);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(router.read(Consistency::Eventual).await.unwrap());
+    }
+    async fn list(ReadDb(FakeHandle(db)): ReadDb<FakeBackend>) -> Result<String, Unavailable> {
+        match db.acquire_read().await {
+            Ok(lease) => Ok(lease.node().name().to_owned()),
+            Err(FakeError::Route(error)) => Err(Unavailable::from(&error)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let app = Router::new()
+        .route("/batch", on_get(list).layer(priority(Priority::Batch)))
+        .route("/normal", on_get(list))
+        .layer(RoutingLayer::new())
+        .with_state(router);
+    let response = get(&app, "/batch").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body(response).await.contains(r#""code":"overloaded""#));
+    assert_eq!(body(get(&app, "/normal").await).await, "pg1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +228,11 @@ async fn every_refusal_has_its_code_and_hides_its_details() {
             "ambiguous_primary",
             "5",
         ),
-        (RouteError::Overloaded { cap: 10, refusals: Refusals::default() }, "overloaded", "1"),
+        (
+            RouteError::Overloaded { cap: 10, priority: Priority::Batch, refusals: Refusals::default() },
+            "overloaded",
+            "1",
+        ),
         (RouteError::TooManyWaiters { limit: 1000 }, "too_many_waiters", "1"),
         (RouteError::WriterChanged { from: "secret".into() }, "writer_changed", "1"),
         (RouteError::Closed, "closed", "1"),

@@ -145,7 +145,17 @@ async fn without_news_of_the_primary_staleness_grows() {
 async fn a_replica_whose_receiver_is_gone_is_blocked_while_the_primary_lives() {
     let mut scene = Scene::settled();
     scene.answer(1, 250, orphan(100));
-    assert_eq!(scene.at(250).nodes[1].blocked, Some(Refusal::NotReceiving));
+    assert_eq!(scene.at(250).nodes[1].blocked, None, "it may have lost its primary: the next answer tells");
+    scene.answer(0, 251, writes(1, 100));
+    assert_eq!(scene.at(251).nodes[1].blocked, Some(Refusal::NotReceiving));
+    scene.answer(1, 500, orphan(100));
+    scene.fail(0, 501);
+    assert_eq!(scene.at(501).nodes[1].blocked, None, "there is no primary to receive from");
+    // One that was restarted without its primary has not shown what it follows.
+    scene.answer(0, 600, writes(1, 100));
+    scene.fail(2, 610);
+    scene.answer(2, 620, orphan(100));
+    assert_eq!(scene.at(620).nodes[2].blocked, Some(Refusal::NotReceiving));
 }
 
 #[tokio::test(start_paused = true)]
