@@ -317,6 +317,9 @@ async fn a_node_that_comes_back_again_and_again_serves_less_and_less() {
     assert_eq!(up[3..], [0; 5], "{up:?}");
     let shown = scene.router.status().nodes.into_iter().find(|node| node.name == "pg2").unwrap();
     assert!(shown.refused.unwrap().starts_with("came back again and again"));
+    for _ in 0..30 {
+        assert_eq!(scene.router.read(Consistency::Eventual).await.unwrap().node().name(), "pg3");
+    }
     sleep(Duration::from_secs(31)).await;
     assert!(serves(), "it has stayed up");
 }

@@ -224,6 +224,8 @@ async fn a_list_with_a_broken_rule_changes_nothing() {
     let odd = cluster.set_nodes(vec![scene.config("pg1"), scene.config("pg3"), odd]).unwrap_err();
     assert!(matches!(odd, MembershipError::Config(ConfigError::Backend { .. })), "{odd}");
     assert_eq!(scene.names(), ["pg1", "pg2"]);
+    let pg3 = scene.servers.server("pg3");
+    assert_eq!((pg3.opened(), pg3.closed()), (1, 1), "what was set up for it is gone");
     assert_eq!(scene.readers().await, set(&["pg2"]));
     cluster.close();
     assert_eq!(cluster.add_node(scene.config("pg3")).unwrap_err(), MembershipError::Closed);
@@ -242,6 +244,19 @@ async fn a_drained_node_gets_no_reads_and_the_primary_keeps_its_writes() {
     assert_eq!(scene.readers().await, set(&["pg2", "pg3"]));
     cluster.drain("pg1").unwrap();
     assert_eq!(scene.write().await.unwrap(), "pg1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_serves_no_reads_can_be_the_primary_all_the_same() {
+    let scene = Scene::with(&["pg1", "pg2", "pg3"], |config| config.nodes[1].reads = false).await;
+    assert_eq!(scene.readers().await, set(&["pg3"]));
+    let shown = scene.router.status().nodes.into_iter().find(|node| node.name == "pg2").unwrap();
+    assert_eq!(shown.refused.as_deref(), Some("configured to serve no reads"));
+    scene.servers.follow("pg3", "pg2");
+    scene.servers.promote("pg2");
+    sleep(ms(500)).await;
+    assert_eq!(scene.write().await.unwrap(), "pg2");
+    assert_eq!(scene.read(Consistency::Strong).await.unwrap(), "pg2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,7 +356,14 @@ async fn two_routers_on_one_cluster_both_follow_its_nodes() {
         }
         assert_eq!(served, set(&["pg2", "pg3"]));
     }
-    drop(two);
+    let pg3 = servers.server("pg3");
+    assert_eq!(pg3.opened(), 2);
+    two.close();
+    let config = cluster.node("pg3").unwrap().config().clone();
+    cluster.remove_node("pg3").unwrap();
+    tokio::time::sleep(ms(100)).await;
+    cluster.add_node(config).unwrap();
+    assert_eq!(pg3.opened(), 3, "a closed router wants none");
     cluster.remove_node("pg3").unwrap();
     assert_eq!(one.read(Consistency::Eventual).await.unwrap().node().name(), "pg2");
 }

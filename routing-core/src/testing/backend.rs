@@ -166,6 +166,7 @@ impl Backend for FakeBackend {
             node: node.name().to_owned(),
             message: "there is no such server".to_owned(),
         })?;
+        server.opened.fetch_add(1, SeqCst);
         let semaphore = |size: u32| Arc::new(Semaphore::new(size as usize));
         Ok(Self {
             server: server.clone(),

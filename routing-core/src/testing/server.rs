@@ -44,6 +44,7 @@ pub struct FakeServer {
     pub(super) rejects_probes: AtomicBool,
     pub(super) panics: AtomicBool,
     pub(super) retired: [AtomicU32; 2],
+    pub(super) opened: AtomicU32,
     pub(super) closed: AtomicU32,
     /// Connections that are being opened now, and at most.
     pub(super) opening: AtomicU32,
@@ -104,6 +105,7 @@ impl FakeServer {
             rejects_probes: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             retired: [const { AtomicU32::new(0) }; 2],
+            opened: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             opening: AtomicU32::new(0),
             most_opening: AtomicU32::new(0),
@@ -152,6 +154,12 @@ impl FakeServer {
     #[must_use]
     pub fn retired(&self, access: Access) -> u32 {
         self.retired[access as usize].load(SeqCst)
+    }
+
+    /// How often pools for it were set up.
+    #[must_use]
+    pub fn opened(&self) -> u32 {
+        self.opened.load(SeqCst)
     }
 
     /// How often its pools were closed.
