@@ -88,14 +88,8 @@ pub enum InvalidToken {
 }
 
 impl InvalidToken {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Oversized,
-        Self::Malformed,
-        Self::Forged,
-        Self::Expired,
-        Self::OtherCluster,
-        Self::TooMany,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Oversized, Self::Malformed, Self::Forged, Self::Expired, Self::OtherCluster, Self::TooMany];
 
     /// The reason's name in metrics.
     #[must_use]
