@@ -27,6 +27,9 @@ const SESSION_READS: &str = "db_routing_session_reads_total";
 const TOKENS_REJECTED: &str = "db_routing_tokens_rejected_total";
 const PRIMARY_CHANGES: &str = "db_routing_primary_changes_total";
 
+/// Why a write is shed: as many as allowed already wait for a primary.
+pub(crate) const WRITE_WAITERS: &str = "write_waiters";
+
 /// Tells the recorder what each metric means. Called once by each cluster as it starts; again does no harm.
 pub(crate) fn describe() {
     metrics::describe_counter!(DECISIONS, "requests routed, by access, node, its role and the reason");
@@ -52,6 +55,23 @@ pub(crate) fn describe() {
     );
     metrics::describe_counter!(TOKENS_REJECTED, "session tokens that did not count, by reason");
     metrics::describe_counter!(PRIMARY_CHANGES, "accepted changes of the primary");
+    begin_at_zero();
+}
+
+/// Counters of rare things exist from the start: a rate sees no rise in a series whose first sample is the first event.
+fn begin_at_zero() {
+    for reason in [Reason::FallbackNoReplica, Reason::FallbackBehindToken, Reason::PinnedBySession] {
+        metrics::counter!(FALLBACK, "reason" => reason.as_str()).increment(0);
+        metrics::counter!(SHED, "reason" => reason.as_str()).increment(0);
+    }
+    metrics::counter!(SHED, "reason" => WRITE_WAITERS).increment(0);
+    for outcome in Repetition::ALL {
+        metrics::counter!(RETRIES, "outcome" => outcome.as_str()).increment(0);
+    }
+    for why in InvalidToken::ALL {
+        metrics::counter!(TOKENS_REJECTED, "reason" => why.as_str()).increment(0);
+    }
+    metrics::counter!(PRIMARY_CHANGES).increment(0);
 }
 
 /// What became of a failed attempt.
@@ -62,13 +82,20 @@ pub(crate) enum Repetition {
     BudgetSpent,
 }
 
+impl Repetition {
+    const ALL: [Self; 3] = [Self::Repeated, Self::LimitReached, Self::BudgetSpent];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::LimitReached => "limit_reached",
+            Self::BudgetSpent => "budget_spent",
+        }
+    }
+}
+
 pub(crate) fn retry(outcome: Repetition) {
-    let outcome = match outcome {
-        Repetition::Repeated => "repeated",
-        Repetition::LimitReached => "limit_reached",
-        Repetition::BudgetSpent => "budget_spent",
-    };
-    metrics::counter!(RETRIES, "outcome" => outcome).increment(1);
+    metrics::counter!(RETRIES, "outcome" => outcome.as_str()).increment(1);
 }
 
 pub(crate) fn fallback(reason: Reason) {

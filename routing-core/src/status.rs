@@ -17,6 +17,7 @@ use crate::node::Node;
 use crate::recent::RecentDecision;
 use crate::role::Role;
 use crate::router::Router;
+use crate::token::UnixMillis;
 use crate::topology::{NodeState, Primary, Topology};
 
 /// A router's state at one moment. Durations are seconds. It holds no secret.
@@ -24,6 +25,8 @@ use crate::topology::{NodeState, Primary, Topology};
 pub struct RouterStatus {
     /// The version of this schema.
     pub schema: u32,
+    /// When this was so, by this machine's clock: milliseconds since 1970, as in the events.
+    pub unix_millis: u64,
     /// The node that is proven to be the primary.
     pub primary: Option<String>,
     /// Why nothing can be written: `unknown`, with what the nodes that are out of recovery claim; `ambiguous: …`; or
@@ -70,6 +73,8 @@ pub struct NodeStatus {
     pub serving: bool,
     /// Why it may not.
     pub refused: Option<String>,
+    /// How long the monitor has had no usable answer from it; `None` while it has one, and before the first probe ended.
+    pub down_seconds: Option<f64>,
     /// Its timeline.
     pub timeline: Option<Timeline>,
     /// A standby's replay position, a primary's flush position.
@@ -187,6 +192,7 @@ impl Cluster {
         });
         RouterStatus {
             schema: 1,
+            unix_millis: UnixMillis::now().0,
             primary: primary.map(|state| state.node.name().to_owned()),
             primary_missing: match &topology.primary {
                 Primary::Known { read_only, .. } => read_only.then(|| "read-only".to_owned()),
@@ -253,6 +259,7 @@ fn node_status(
         is_primary,
         serving: refused.is_none(),
         refused,
+        down_seconds: state.down_since.map(|since| seconds(now.saturating_duration_since(since))),
         timeline: state.timeline,
         lsn: state.lsn,
         lag_bytes,

@@ -88,6 +88,9 @@ pub enum InvalidToken {
 }
 
 impl InvalidToken {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Oversized, Self::Malformed, Self::Forged, Self::Expired, Self::OtherCluster, Self::TooMany];
+
     /// The reason's name in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

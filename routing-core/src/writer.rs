@@ -58,7 +58,7 @@ impl<B: Backend> Routed<B> {
             if waiting.is_none() {
                 waiting = shared.write_waiters.take();
                 if waiting.is_none() {
-                    metrics::shed("write_waiters");
+                    metrics::shed(metrics::WRITE_WAITERS);
                     return Err(RouteError::TooManyWaiters { limit: shared.write_waiters.limit() });
                 }
             }
