@@ -1,0 +1,13 @@
+//! Failover engines as they are: Patroni on etcd, and `pg_auto_failover`, as plain processes of this machine.
+//!
+//! Each lives in a [`Place`] of its own and ends with it, whatever it has started meanwhile. Faults are signals to single
+//! processes. What they need is installed by `./test --ha`.
+
+mod agent;
+mod patroni;
+mod patroni_config;
+mod place;
+
+pub use agent::Agent;
+pub use patroni::{NAMES, PatroniCluster, PatroniSettings};
+pub use place::{Place, kill};
