@@ -4,10 +4,18 @@
 //! processes. What they need is installed by `./test --ha`.
 
 mod agent;
+mod auto_failover;
 mod patroni;
 mod patroni_config;
 mod place;
 
 pub use agent::Agent;
+pub use auto_failover::AutoFailoverCluster;
 pub use patroni::{NAMES, PatroniCluster, PatroniSettings};
 pub use place::{Place, kill};
+
+/// What the environment must name: `./test --ha` does.
+fn program(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests by ./test --ha"))
+}

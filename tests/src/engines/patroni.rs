@@ -13,6 +13,7 @@ use crate::database::Database;
 use crate::engines::agent::Agent;
 use crate::engines::patroni_config::{self, Node};
 use crate::engines::place::{Place, free_ports, kill};
+use crate::engines::program;
 use crate::note;
 use crate::orm::Orm;
 use crate::process::Signal;
@@ -44,12 +45,6 @@ pub struct PatroniCluster {
     http: reqwest::Client,
     // Ends what still runs: dropped after the agents, which would start it again.
     place: Place,
-}
-
-/// What the environment must name: `./test --ha` does.
-fn program(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests by ./test --ha"))
 }
 
 impl PatroniCluster {

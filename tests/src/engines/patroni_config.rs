@@ -61,6 +61,7 @@ postgresql:
     routing.node: {name}
     fsync: 'off'
     shared_buffers: 16MB
+    dynamic_shared_memory_type: mmap
     max_wal_size: 64MB
     min_wal_size: 32MB
     log_line_prefix: '%n [%p] %q%u@%d '

@@ -1,5 +1,6 @@
 //! What the tests of all engines share.
 
+mod auto_failover;
 mod change;
 mod etcd;
 mod members;

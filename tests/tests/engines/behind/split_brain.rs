@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use routing_core::RouterConfig;
 use routing_tests::engines::{NAMES, PatroniCluster, PatroniSettings};
 use routing_tests::{NodeView as _, Orm, PATIENCE, Servers as _, Writers, eventually, figures};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::behind::{READERS, WRITERS, assert_no_errors, patient, readers};
 
@@ -18,6 +19,24 @@ fn statements(log: &str) -> Vec<f64> {
     let of_app =
         |line: &&str| line.contains(" app@") && (line.contains("statement:") || line.contains("execute"));
     log.lines().filter(of_app).filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
+}
+
+/// When the first of the others is out of recovery.
+async fn watch_promotions(cluster: &PatroniCluster, leader: &str) -> JoinHandle<Instant> {
+    let mut others = Vec::new();
+    for name in NAMES[..3].iter().filter(|name| **name != leader) {
+        others.push(cluster.superuser(name).await);
+    }
+    tokio::spawn(async move {
+        loop {
+            for other in &others {
+                if !other.value::<bool>("SELECT pg_is_in_recovery()").await.expect("an answer") {
+                    return Instant::now();
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
 }
 
 fn since_epoch() -> f64 {
@@ -39,12 +58,14 @@ async fn a_leader_whose_patroni_is_dead_gets_no_statement_once_another_leads<O: 
     let (readers, writers) = (readers(&router), Writers::start(&router, WRITERS));
     writers.go_on(100).await;
 
+    let promotions = watch_promotions(&cluster, &old).await;
     cluster.kill_agent(&old);
     cluster.delete_key("leader");
     eventually(PATIENCE, "another writer is accepted", async || router.status().epoch == 2).await;
     let (changed, changed_at) = (Instant::now(), since_epoch());
     let new = router.status().primary.expect("the accepted one");
     assert_ne!(new, old);
+    let promoted = promotions.await.expect("it was watched");
     writers.go_on(200).await;
     // Both would take writes, each on its own timeline.
     let timeline = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int";
@@ -66,10 +87,13 @@ async fn a_leader_whose_patroni_is_dead_gets_no_statement_once_another_leads<O: 
     assert!(sent.len() > 100, "the log shows what the application does: {}", sent.len());
     assert_eq!(late, 0, "statements of the application after another was accepted");
     let last = sent.iter().copied().fold(0.0_f64, f64::max) - changed_at;
+    figures::gap::<O>(SCENARIO, "from the new leader's promotion to its acceptance", changed - promoted);
     eprintln!("the last statement began {last:.3} s after the change was seen");
 
     let third = NAMES[..3].iter().find(|name| **name != old && **name != new).expect("the third node");
-    eprintln!("the third node was past the fork: {}", cluster.log(third).contains("forked off"));
+    let log = cluster.log(third);
+    let past = log.contains("forked off") || log.contains("servers diverged");
+    eprintln!("the third node was past the fork: {past}");
 
     // Its Patroni returns: it is rewound, and serves again.
     cluster.start_agent(&old);
@@ -86,7 +110,10 @@ async fn a_leader_whose_patroni_is_dead_gets_no_statement_once_another_leads<O: 
     figures::gap::<O>(SCENARIO, "between acknowledged writes", writes.longest_gap());
     figures::count::<O>(SCENARIO, "writes of unknown outcome", writes.unknown());
     figures::count::<O>(SCENARIO, "acknowledged by the old leader alone, and lost", lost.len());
-    for write in lost {
-        eprintln!("lost: {} acknowledged {:?} before the change", write.text, changed - write.ended);
-    }
+    let both = lost.iter().filter(|write| write.ended > promoted).count();
+    figures::count::<O>(SCENARIO, "of these, after the new leader's promotion", both);
+    let last = lost.iter().map(|write| write.ended).max();
+    let last = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(promoted));
+    figures::gap::<O>(SCENARIO, "from the promotion to the last that the old leader acknowledged", last);
+    assert!(last < 10 * interval, "a probe interval is {interval:?}");
 }
