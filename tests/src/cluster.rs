@@ -15,6 +15,7 @@ use crate::note;
 use crate::orm::Orm;
 use crate::proxy::{Proxies, Proxy};
 use crate::seen::served_by;
+use crate::servers::Servers;
 use crate::wait::{PATIENCE, eventually};
 
 /// The nodes of every test cluster.
@@ -281,6 +282,12 @@ impl TestCluster {
     /// A router with the defaults that has seen every node.
     pub async fn router<O: Orm>(&self) -> Router<O> {
         router(self.config()).await
+    }
+}
+
+impl Servers for TestCluster {
+    async fn superuser(&self, node: &str) -> Database {
+        self.database(node, Login::Superuser).await
     }
 }
 

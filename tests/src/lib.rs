@@ -4,6 +4,7 @@
 //! - [`TestCluster`]: one primary and two streaming replicas that end with the test.
 //! - [`Proxies`]: a [`Proxy`] before each node that refuses, resets, swallows or delays.
 //! - [`Eavesdropper`]: someone on the way to a server who keeps how each connection begins.
+//! - [`engines`]: Patroni and its like, as they are; [`Servers`]: what a test asks any of them past the router.
 //! - [`Orm`] and [`Handle`]: what a test does with an ORM; [`on_both!`] runs it for [`SeaOrm`] and [`Diesel`].
 //! - [`eventually`] and [`throughout`]: the only places that wait.
 //! - [`note`]: what tests write and read.
@@ -15,6 +16,7 @@ mod cluster;
 mod database;
 mod diesel;
 mod eavesdropper;
+pub mod engines;
 pub mod figures;
 mod handle;
 pub mod history;
@@ -26,6 +28,7 @@ mod proxy;
 mod readers;
 mod seaorm;
 mod seen;
+mod servers;
 mod traffic;
 mod wait;
 
@@ -42,5 +45,6 @@ pub use readers::{Readers, Tally};
 pub use routing_diesel::Diesel;
 pub use routing_seaorm::SeaOrm;
 pub use seen::{NAME, NodeView, refusals, served_by, served_by_slowly, slowly};
+pub use servers::Servers;
 pub use traffic::{Fate, Write, Writers, Writes};
 pub use wait::{PATIENCE, eventually, throughout};

@@ -5,8 +5,9 @@ use routing_core::{Backend, NodeStatus, Refusals, RouteError, Router};
 use crate::handle::Handle;
 use crate::orm::Orm;
 
-/// Asks a server for its name.
-pub const NAME: &str = "SELECT current_setting('cluster_name')";
+/// Asks a server for its name: `cluster_name`, unless an engine has given that to the whole cluster.
+pub const NAME: &str =
+    "SELECT coalesce(nullif(current_setting('routing.node', true), ''), current_setting('cluster_name'))";
 
 /// The name of the node that answers, as its server knows it.
 ///
@@ -27,7 +28,7 @@ pub async fn served_by_slowly<O: Orm>(db: &impl Handle<O>, seconds: f64) -> Resu
 /// A statement that asks a server for its name and takes at least that many seconds.
 #[must_use]
 pub fn slowly(seconds: f64) -> String {
-    format!("SELECT current_setting('cluster_name'), pg_sleep({seconds})::text")
+    format!("{NAME}, pg_sleep({seconds})::text")
 }
 
 /// Why each node was refused, if the error says so.

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use routing_cluster::Login;
 use routing_core::{Consistency, Lease, Router, Session};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::TestCluster;
 use crate::handle::Handle as _;
 use crate::orm::Orm;
+use crate::servers::Servers;
 use crate::wait::{PATIENCE, eventually};
 
 /// Who writes.
@@ -233,13 +232,12 @@ impl Writes {
     ///
     /// # Panics
     /// When the node has a write twice, or one that the router says it let nothing through of.
-    pub async fn lost_on(&self, cluster: &TestCluster, node: &str) -> Vec<&Write> {
+    pub async fn lost_on(&self, servers: &impl Servers, node: &str) -> Vec<&Write> {
         let rows = format!(
             "SELECT coalesce(string_agg(text || ' ' || number, ','), '') FROM \
              (SELECT text, count(*) AS number FROM note WHERE author = '{AUTHOR}' GROUP BY text) AS each"
         );
-        let database = cluster.database(node, Login::Superuser).await;
-        let rows: String = database.value(&rows).await.expect("the rows");
+        let rows: String = servers.value(node, &rows).await;
         let rows: BTreeMap<&str, &str> = rows.split(',').filter_map(|row| row.split_once(' ')).collect();
         for (text, number) in &rows {
             assert_eq!(*number, "1", "{text} is there {number} times on {node}");
@@ -255,10 +253,10 @@ impl Writes {
     ///
     /// # Panics
     /// When one lacks a write, or has one twice.
-    pub async fn assert_kept(&self, cluster: &TestCluster, nodes: &[&str]) {
+    pub async fn assert_kept(&self, servers: &impl Servers, nodes: &[&str]) {
         for node in nodes {
             eventually(PATIENCE, &format!("{node} has every acknowledged write"), async || {
-                self.lost_on(cluster, node).await.is_empty()
+                self.lost_on(servers, node).await.is_empty()
             })
             .await;
         }
