@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use routing_core::{Fault, Reason};
+
 use crate::screener::workspace;
 
 fn read(path: &str) -> String {
@@ -68,6 +70,16 @@ fn every_alert_leads_to_an_entry_of_the_runbook_and_the_runbook_knows_no_other()
         .flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
         .collect();
     assert_eq!(named, alerts());
+}
+
+#[test]
+fn every_alert_reason_and_fault_is_documented() {
+    let documented = read("docs/observability.md");
+    let names = Reason::ALL.iter().map(|reason| reason.as_str());
+    let names = names.chain(Fault::ALL.iter().map(|fault| fault.as_str())).map(str::to_owned).chain(alerts());
+    for name in names {
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not documented");
+    }
 }
 
 #[test]

@@ -36,6 +36,17 @@ fn expressions() -> Vec<String> {
     filled
 }
 
+/// The names of all fields, at any depth.
+fn fields(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(map) => {
+            map.iter().flat_map(|(name, value)| [vec![name.clone()], fields(value)].concat()).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(fields).collect(),
+        _ => Vec::new(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_has_data_every_rule_is_evaluated_and_lag_is_pending_while_replay_stands_still() {
     let cluster = TestCluster::start().await;
@@ -98,6 +109,15 @@ async fn every_panel_has_data_every_rule_is_evaluated_and_lag_is_pending_while_r
         prometheus.query(expression).await.unwrap_or_else(|error| panic!("{expression}: {error}"));
         // Some seconds of trouble have woken nobody; the alert without a wait of its own is not among what happened.
         assert_ne!(rule["state"], "firing", "{rule}");
+    }
+    let documented = fs::read_to_string(workspace("docs/observability.md")).unwrap();
+    let is_documented = |name: &str| documented.contains(&format!("`{name}`"));
+    let metrics = screener.text("/metrics").await;
+    for name in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(is_documented(name), "{name} is not documented");
+    }
+    for name in fields(&screener.status().await) {
+        assert!(is_documented(&name) || is_documented(&format!("{name}[]")), "{name} is not documented");
     }
     eprintln!("count | grafana | expressions with data | {}", expressions().len());
     eprintln!("count | alerts | rules evaluated | {}", rules.len());

@@ -47,7 +47,7 @@ async fn no_password_is_in_logs_metrics_status_page_or_errors_at_the_finest_leve
         said += &screener.text(path).await;
     }
     said += &screener.log();
-    assert!(said.contains("DEBUG routing_core"), "the log is at its finest level");
+    assert!(said.contains(" DEBUG query{"), "the log is at its finest level");
     assert!(said.contains("db.routing.reason=\"least_in_flight\""), "spans are in the log");
     for login in [Login::Application, Login::Monitor] {
         let password = cluster.servers().credentials(login).password;
