@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use example_screener::{Orm, ServeOptions, load, serve};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Serves a stock screener whose reads go to PostgreSQL replicas.
 ///
@@ -42,7 +43,13 @@ async fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,example_screener=info"));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    // RUST_LOG=routing_core=debug has one line for each query: which node, why, and how long.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
     let options = ServeOptions {
         orm: arguments.orm,
         port: arguments.port,
