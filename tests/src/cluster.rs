@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio_postgres::types::FromSqlOwned;
 
 use crate::database::Database;
+use crate::engines::PgBouncers;
 use crate::leftovers;
 use crate::note;
 use crate::orm::Orm;
@@ -32,6 +33,7 @@ pub const REPLICAS: [&str; 2] = ["pg2", "pg3"];
 #[derive(Debug)]
 pub struct TestCluster {
     servers: LocalCluster,
+    bouncers: Option<PgBouncers>,
     // Ends what still runs, also when the set-up failed half-way.
     _place: Place,
 }
@@ -92,10 +94,17 @@ impl TestCluster {
             Ok(servers) => servers,
             Err(error) => panic!("the test's cluster does not come up: {error}"),
         };
-        let cluster = Self { servers, _place: place };
+        let mut cluster = Self { servers, bouncers: None, _place: place };
         let app = cluster.database(PRIMARY, Login::Application).await;
         app.run(note::CREATE).await.expect("the table of notes");
         cluster.wait_replayed().await;
+        if PgBouncers::are_wanted() && !tls {
+            let users = "SELECT string_agg(format('\"%s\" \"%s\"', rolname, rolpassword), E'\\n') FROM pg_authid \
+                         WHERE rolname IN ('app', 'monitor')";
+            let users: String = cluster.value(PRIMARY, users).await;
+            let nodes = NODES.map(|name| (name, cluster.port(name)));
+            cluster.bouncers = Some(PgBouncers::start(&nodes, &users));
+        }
         cluster
     }
 
@@ -238,7 +247,13 @@ impl TestCluster {
     /// All nodes, as the application logs in; the monitor's role probes them.
     #[must_use]
     pub fn config(&self) -> RouterConfig {
-        self.config_at(|node| self.port(node))
+        let mut config = self.config_at(|node| self.port(node));
+        if let Some(bouncers) = &self.bouncers {
+            for node in &mut config.nodes {
+                node.url = self.url(bouncers.port(&node.name), Login::Application);
+            }
+        }
+        config
     }
 
     /// All nodes with these parameters in all their URLs.

@@ -6,12 +6,15 @@
 mod agent;
 mod auto_failover;
 mod patroni;
+mod patroni_api;
 mod patroni_config;
+mod pgbouncer;
 mod place;
 
 pub use agent::Agent;
 pub use auto_failover::AutoFailoverCluster;
 pub use patroni::{NAMES, PatroniCluster, PatroniSettings};
+pub use pgbouncer::PgBouncers;
 pub use place::{Place, kill};
 
 /// What the environment must name: `./test --ha` does.
