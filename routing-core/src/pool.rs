@@ -23,12 +23,15 @@ use crate::node::Node;
 use crate::opening::{Opened, Opener};
 
 /// Asked once on each new connection: the server process, whether the server is in recovery, whether its sessions start
-/// read-only, when the process was started, and after how many idle milliseconds the server ends the session (0: never;
-/// NULL before PostgreSQL 14). One row; the write pool refuses a server by its answer (see
+/// read-only, when the process was started, after how many idle milliseconds the server ends the session (0: never;
+/// NULL before PostgreSQL 14), whether this session is read-only by its own default, and its time zone: a pooler in between may
+/// have left the start-up options out. One row; the write pool refuses a server by its answer (see
 /// [`NotWritable::check`](crate::NotWritable::check)).
 pub const SESSION_SQL: &str = "SELECT pid, pg_catalog.pg_is_in_recovery(), \
      pg_catalog.current_setting('transaction_read_only') = 'on', backend_start::text, \
-     (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout') \
+     (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'), \
+     pg_catalog.current_setting('default_transaction_read_only') = 'on', \
+     pg_catalog.current_setting('TimeZone') \
      FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
 
 /// Brings a session back to how it started: what `DISCARD ALL` does, but for the statements that the drivers prepared and
@@ -45,6 +48,9 @@ pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The start-up option that makes a session read-only. Unlike a `SET` it survives `RESET ALL`, and it holds on the
 /// primary as well.
 pub const READ_ONLY_OPTION: (&str, &str) = ("default_transaction_read_only", "on");
+
+/// The same by a statement, for a session that a pooler did not hand the option on to. [`RESET_SQL`] undoes it.
+pub const READ_ONLY_SQL: &str = "SET default_transaction_read_only = on";
 
 /// Why a pool gave no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! A leased connection, and in what state it goes back.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -160,7 +161,11 @@ async fn restore(mut object: Pooled, settled: bool) {
         return drop(object.discard());
     }
     if object.wire.keeps_state() {
-        match timeout(CLEANUP_TIMEOUT, object.connection.batch_execute(RESET_SQL)).await {
+        let sql = match &object.restore {
+            Some(restore) => format!("{RESET_SQL}; {restore}").into(),
+            None => Cow::Borrowed(RESET_SQL),
+        };
+        match timeout(CLEANUP_TIMEOUT, object.connection.batch_execute(&sql)).await {
             Ok(Ok(())) => object.wire.was_reset(),
             failed => {
                 tracing::debug!(?failed, "a connection could not be reset and is closed");

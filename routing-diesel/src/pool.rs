@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
+use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, READ_ONLY_SQL, SESSION_SQL};
 use routing_core::wire::Wire;
 use routing_core::{Access, NotWritable};
 use tokio::task::AbortHandle;
@@ -23,6 +23,8 @@ pub(crate) type Pooled = pool::Pooled<DieselConnector>;
 pub(crate) struct Physical {
     pub(crate) connection: AsyncPgConnection,
     pub(crate) wire: Arc<Wire>,
+    /// What makes the session what it should be where the start-up options did not, to be said again after each reset.
+    pub(crate) restore: Option<String>,
     cancel: CancelToken,
     target: Arc<Target>,
     /// The task that moves the bytes. Ending it closes the socket.
@@ -78,14 +80,26 @@ impl Connector for DieselConnector {
         });
         // From here on a dropped future ends the driver.
         let guard = Guard(Some(driver.abort_handle()));
+        let session = Session::read(&client.simple_query(SESSION_SQL).await?);
         if self.access == Access::Write {
-            let (in_recovery, read_only) = role(&client.simple_query(SESSION_SQL).await?);
-            NotWritable::check(in_recovery, read_only)?;
+            NotWritable::check(session.in_recovery, session.read_only)?;
+        }
+        let restore = session.left_out(self.access);
+        if let Some(restore) = &restore {
+            client.batch_execute(restore).await?;
         }
         let cancel = client.cancel_token();
         let connection = AsyncPgConnection::try_from(client).await?;
         wire.set_up();
-        Ok(Physical { connection, wire, cancel, target: self.target.clone(), driver: guard, cut: false })
+        Ok(Physical {
+            connection,
+            wire,
+            restore,
+            cancel,
+            target: self.target.clone(),
+            driver: guard,
+            cut: false,
+        })
     }
 
     fn is_alive(&self, physical: &Physical) -> bool {
@@ -120,15 +134,36 @@ impl Drop for Guard {
     }
 }
 
-/// What the answer to [`SESSION_SQL`] says of the server's role: in recovery, read-only. An unreadable answer is not
-/// one to write to.
-fn role(answer: &[SimpleQueryMessage]) -> (bool, bool) {
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let column = |index| row.and_then(|row| row.get(index)) != Some("f");
-    (column(1), column(2))
+/// What the answer to [`SESSION_SQL`] says. An unreadable answer is not one to write to.
+struct Session {
+    in_recovery: bool,
+    read_only: bool,
+    read_only_by_default: bool,
+    utc: bool,
+}
+
+impl Session {
+    fn read(answer: &[SimpleQueryMessage]) -> Self {
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let column = |index| row.and_then(|row| row.get(index));
+        Self {
+            in_recovery: column(1) != Some("f"),
+            read_only: column(2) != Some("f"),
+            read_only_by_default: column(5) == Some("t"),
+            utc: column(6) == Some("UTC"),
+        }
+    }
+
+    /// What a pooler in between has left out of the start-up options.
+    fn left_out(&self, access: Access) -> Option<String> {
+        let read_only = (access == Access::Read && !self.read_only_by_default).then_some(READ_ONLY_SQL);
+        let utc = (!self.utc).then_some("SET TimeZone = 'UTC'");
+        let statements: Vec<&str> = read_only.into_iter().chain(utc).collect();
+        (!statements.is_empty()).then(|| statements.join("; "))
+    }
 }
 
 /// Cancels the statement on the server, then closes the connection.

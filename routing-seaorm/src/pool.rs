@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, SESSION_SQL};
+use routing_core::pool::{self, CLEANUP_TIMEOUT, Connector, READ_ONLY_OPTION, READ_ONLY_SQL, SESSION_SQL};
 use routing_core::{Access, NotWritable};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
@@ -23,6 +23,8 @@ pub(crate) struct Physical {
     process: (i32, String),
     /// How long the server lets it idle, if it ends idle sessions: sqlx does not see that end before it is used again.
     longest_idle: Option<Duration>,
+    /// What makes the session what it should be where the start-up option did not, to be said again after each reset.
+    pub(crate) restore: Option<&'static str>,
     /// Where to reach the server to end that process.
     target: Arc<Target>,
 }
@@ -54,10 +56,16 @@ impl Connector for SqlxConnector {
             NotWritable::check(row.try_get(1)?, row.try_get(2)?)
                 .map_err(|refused| sqlx::Error::AnyDriverError(Box::new(refused)))?;
         }
+        let left_out = self.access == Access::Read && !row.try_get::<bool, _>(5)?;
+        let restore = left_out.then_some(READ_ONLY_SQL);
+        if let Some(restore) = restore {
+            sqlx::raw_sql(restore).execute(&mut connection).await?;
+        }
         let longest_idle = row.try_get::<Option<i64>, _>(4)?.and_then(|longest| u64::try_from(longest).ok());
         Ok(Physical {
             longest_idle: longest_idle.filter(|longest| *longest > 0).map(Duration::from_millis),
             connection,
+            restore,
             process: (row.try_get(0)?, row.try_get(3)?),
             target: self.target.clone(),
         })

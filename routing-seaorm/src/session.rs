@@ -144,12 +144,15 @@ impl Session {
 /// Brings a connection back to how it started and gives it back; closes it when that fails.
 async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
     let restoring = async {
-        let Physical { connection, .. } = &mut *object;
+        let Physical { connection, restore, .. } = &mut *object;
         if transaction {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
         }
         if dirty {
             sqlx::raw_sql(RESET_SQL).execute(&mut *connection).await?;
+            if let Some(restore) = restore {
+                sqlx::raw_sql(*restore).execute(&mut *connection).await?;
+            }
         }
         Ok::<_, sqlx::Error>(())
     };
