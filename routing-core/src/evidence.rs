@@ -42,8 +42,8 @@ pub struct Evidence {
     pub(crate) verdict: Verdict,
     hearing: Hearing,
     pub(crate) history: PrimaryHistory,
-    /// What the writer was last seen to have replayed as a standby (its timeline branched off there or later), and when it
-    /// was accepted. `None` when it was not seen as one.
+    /// Where the writer's recovery ended, as it says, or what it was last seen to have replayed as a standby (its timeline branched
+    /// off there or later); and when it was accepted. `None` when neither is known.
     pub(crate) inherited: Option<(Lsn, Instant)>,
     /// The node and timeline that would be accepted next, and since when the evidence says so.
     pub(crate) successor: Option<(NodeId, Timeline, Instant)>,
@@ -214,7 +214,9 @@ impl Evidence {
             epoch: self.lineage.epoch + 1,
         };
         self.history.clear();
-        let replayed = self.records.iter().find(|record| record.node.id() == id).and_then(|r| r.replayed);
+        let writer = self.records.iter().find(|record| record.node.id() == id);
+        let recovered_to = writer.and_then(|writer| writer.said.as_ref()?.probe.recovered_to);
+        let replayed = recovered_to.max(writer.and_then(|writer| writer.replayed));
         self.inherited = replayed.map(|replayed| (replayed, now));
         true
     }

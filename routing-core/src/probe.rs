@@ -40,7 +40,8 @@ pub const PROBE_SQL: &str = "SELECT s.r::text, \
      w.sender_host, \
      w.sender_port::text, \
      (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication)::text, \
-     (pg_catalog.current_setting('transaction_read_only') = 'on')::text \
+     (pg_catalog.current_setting('transaction_read_only') = 'on')::text, \
+     CASE WHEN NOT s.r THEN pg_catalog.pg_last_wal_replay_lsn() END::text \
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) s LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true";
 
 /// Asked at every probe of a server of Amazon Aurora. The same columns as [`PROBE_SQL`], and the lag that Aurora claims.
@@ -57,6 +58,7 @@ pub const AURORA_PROBE_SQL: &str = "SELECT (s.session_id <> 'MASTER_SESSION_ID')
      NULL::text, \
      '0', \
      (pg_catalog.current_setting('transaction_read_only') = 'on')::text, \
+     NULL::text, \
      CASE WHEN s.session_id = 'MASTER_SESSION_ID' THEN NULL ELSE s.replica_lag_in_msec END::text \
  FROM aurora_replica_status() s WHERE s.server_id = aurora_db_instance_identifier()";
 
@@ -172,6 +174,9 @@ pub struct Probe {
     pub walsenders: u32,
     /// Whether its sessions start read-only.
     pub read_only: bool,
+    /// Where a primary's recovery ended, if it came out of one since it was started: its timeline branched off there. (The function
+    /// for it keeps its last answer after a promotion: measured.)
+    pub recovered_to: Option<Lsn>,
     /// How far a standby says that it lags, where that is all it says. It proves nothing: reads with a bound or a token are
     /// not served by it.
     pub claimed_lag: Option<Duration>,
@@ -214,6 +219,7 @@ impl Probe {
             },
             walsenders: columns.required("number of WAL senders", |text| text.parse().ok())?,
             read_only: columns.required("read-only setting", boolean)?,
+            recovered_to: columns.optional("end of recovery", |text| text.parse().ok())?,
             claimed_lag: match columns.0.len() {
                 0 => None,
                 _ => columns.optional("lag", milliseconds)?,
@@ -287,11 +293,23 @@ mod tests {
 
     #[test]
     fn a_primary_and_a_standby_are_read_with_every_column() {
-        let primary =
-            row(&["false", "0/3000148", "NULL", "0000000A", "false", "NULL", "NULL", "NULL", "2", "false"]);
+        let primary = row(&[
+            "false",
+            "0/3000148",
+            "NULL",
+            "0000000A",
+            "false",
+            "NULL",
+            "NULL",
+            "NULL",
+            "2",
+            "false",
+            "0/3000060",
+        ]);
         let probe = Probe::parse(&primary).unwrap();
         assert_eq!(probe.position(), Some(Position { timeline: Timeline(10), lsn: Lsn::from(0x300_0148) }));
         assert_eq!((probe.in_recovery, probe.walsenders, probe.read_only), (false, 2, false));
+        assert_eq!(probe.recovered_to, Some(Lsn::from(0x300_0060)));
 
         let standby = row(&[
             "true",
@@ -304,6 +322,7 @@ mod tests {
             "5500",
             "0",
             "true",
+            "NULL",
         ]);
         let probe = Probe::parse(&standby).unwrap();
         assert!(probe.in_recovery && probe.receives());
@@ -313,8 +332,19 @@ mod tests {
 
     #[test]
     fn what_a_plain_login_role_cannot_see_degrades_the_answer() {
-        let standby =
-            row(&["true", "0/3000148", "0/3000148", "NULL", "true", "NULL", "NULL", "NULL", "0", "true"]);
+        let standby = row(&[
+            "true",
+            "0/3000148",
+            "0/3000148",
+            "NULL",
+            "true",
+            "NULL",
+            "NULL",
+            "NULL",
+            "0",
+            "true",
+            "NULL",
+        ]);
         let probe = Probe::parse(&standby).unwrap();
         assert!(probe.receives());
         assert_eq!((probe.timeline, probe.sender, probe.lsn), (None, None, Some(Lsn::from(0x300_0148))));
@@ -322,21 +352,24 @@ mod tests {
 
     #[test]
     fn a_reader_of_aurora_claims_a_lag_and_no_position() {
-        let columns = ["true", "NULL", "NULL", "1", "true", "NULL", "NULL", "NULL", "0", "true", "12.5"];
+        let columns =
+            ["true", "NULL", "NULL", "1", "true", "NULL", "NULL", "NULL", "0", "true", "NULL", "12.5"];
         let reader = Probe::parse(&row(&columns)).unwrap();
         assert!(reader.receives());
         assert_eq!((reader.lsn, reader.claimed_lag), (None, Some(Duration::from_micros(12_500))));
-        let writer =
-            row(&["false", "0/1", "NULL", "00000001", "true", "NULL", "NULL", "NULL", "0", "false", "NULL"]);
+        let writer = row(&[
+            "false", "0/1", "NULL", "00000001", "true", "NULL", "NULL", "NULL", "0", "false", "NULL", "NULL",
+        ]);
         let writer = Probe::parse(&writer).unwrap();
         assert_eq!((writer.timeline, writer.claimed_lag), (Some(Timeline(1)), None));
     }
 
     #[test]
     fn a_standby_without_a_receiver_does_not_receive() {
-        let standby = row(&["true", "0/1", "0/1", "NULL", "false", "NULL", "NULL", "NULL", "0", "true"]);
+        let standby =
+            row(&["true", "0/1", "0/1", "NULL", "false", "NULL", "NULL", "NULL", "0", "true", "NULL"]);
         assert!(!Probe::parse(&standby).unwrap().receives());
-        let waiting = row(&["true", "0/1", "0/1", "1", "true", "waiting", "h", "1", "0", "true"]);
+        let waiting = row(&["true", "0/1", "0/1", "1", "true", "waiting", "h", "1", "0", "true", "NULL"]);
         assert!(!Probe::parse(&waiting).unwrap().receives());
     }
 
@@ -348,7 +381,7 @@ mod tests {
             (&["true", "elsewhere"], "position"),
             (&["true", "0/1", "0/1", "x"], "timeline"),
             (
-                &["false", "NULL", "NULL", "00000001", "false", "NULL", "NULL", "NULL", "0", "false"],
+                &["false", "NULL", "NULL", "00000001", "false", "NULL", "NULL", "NULL", "0", "false", "NULL"],
                 "position of a primary",
             ),
         ];

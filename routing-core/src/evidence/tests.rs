@@ -81,6 +81,7 @@ fn writes(timeline: u32, lsn: u64) -> Probe {
         sender: None,
         walsenders: 0,
         read_only: false,
+        recovered_to: None,
         claimed_lag: None,
     }
 }
@@ -249,6 +250,23 @@ async fn a_standby_on_its_way_to_the_new_primary_serves_for_a_moment_unless_it_m
     scene.answer(2, 700, orphan(110));
     assert_eq!(blocked(&mut scene, 5_500), None);
     assert_eq!(blocked(&mut scene, 5_501), Some(Refusal::NotReceiving), "it does not come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_new_primary_says_itself_where_its_timeline_branched_off() {
+    for (recovered_to, expected) in [(110, None), (109, Some(Refusal::NotReceiving))] {
+        let mut scene = Scene::settled();
+        // The standbys receive the last of the log, and only one of them is looked at after that.
+        scene.answer(1, 250, follows(0, 1, 105));
+        scene.lose_pg1(300);
+        scene.answer(2, 500, orphan(110));
+        let promoted = Probe { recovered_to: Some(Lsn::from(recovered_to)), ..writes(2, 120) };
+        scene.answer(1, 500, promoted.clone());
+        scene.answer(2, 510, orphan(110));
+        scene.answer(1, 520, promoted);
+        assert_eq!(scene.at(520).lineage.epoch, 2);
+        assert_eq!(scene.at(520).nodes[2].blocked, expected, "{recovered_to}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,6 +125,7 @@ fn statement(index: usize, says: &Says) -> Option<(Identity, Probe)> {
         sender: follows.map(|from| (format!("10.0.0.{from}"), 5432)),
         walsenders: 0,
         read_only,
+        recovered_to: None,
         claimed_lag: None,
     };
     Some((identity, probe))

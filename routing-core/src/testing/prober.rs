@@ -86,6 +86,7 @@ impl ProbeConnection for FakeProbe {
                 follows.map(|_| "5432".to_owned()),
                 some("0".to_owned()),
                 some((!state.primary || state.read_only).to_string()),
+                None,
             ])
         })
     }

@@ -30,7 +30,10 @@ async fn a_promoted_server_that_is_read_only_gets_no_write_and_causes_no_flappin
     cluster.sql("pg2", "SELECT pg_promote()").await;
     follow(&cluster, "pg3", "pg2").await;
     writers.release();
-    eventually(PATIENCE, "it is seen", async || router.refuses("pg2", "read-only")).await;
+    eventually(PATIENCE, "it is seen, and the old one missed", async || {
+        router.refuses("pg2", "read-only") && router.status().primary.is_none()
+    })
+    .await;
     throughout(Duration::from_secs(4), "it is waited for", async || {
         let status = router.status();
         status.epoch == 1
