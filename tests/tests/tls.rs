@@ -118,8 +118,9 @@ async fn nothing_is_said_before_it_is_encrypted<O: Orm>() {
     // The request to end an abandoned statement has a connection of its own, with a secret on it.
     let db = writer(&router);
     let waiting = tokio::spawn(async move { db.text(&slowly(600.0)).await });
-    eventually(PATIENCE, "it runs", async || cluster.app_processes(PRIMARY, "state = 'active'").await == 1)
-        .await;
+    // Not one of the statements that set the connection up.
+    let runs = "wait_event = 'PgSleep'";
+    eventually(PATIENCE, "it runs", async || cluster.app_processes(PRIMARY, runs).await == 1).await;
     waiting.abort();
     eventually(PATIENCE, "it is ended", async || {
         cluster.app_processes(PRIMARY, "state = 'active'").await == 0
@@ -187,8 +188,9 @@ async fn lost_connections_and_servers_cost_no_read_an_error<O: Orm>() {
     // A write whose answer is lost is known to be one.
     let db = writer(&router);
     let lost = tokio::spawn(async move { db.text(&slowly(600.0)).await });
-    eventually(PATIENCE, "it runs", async || cluster.app_processes(PRIMARY, "state = 'active'").await == 1)
-        .await;
+    // Not one of the statements that set the connection up.
+    let runs = "wait_event = 'PgSleep'";
+    eventually(PATIENCE, "it runs", async || cluster.app_processes(PRIMARY, runs).await == 1).await;
     cluster.kill(PRIMARY).await;
     let error = lost.await.expect("no panic").expect_err("its server is gone");
     assert!(O::is_commit_unknown(&error), "{error}");
