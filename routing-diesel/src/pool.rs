@@ -70,6 +70,12 @@ impl Connector for DieselConnector {
             (Watched::new(stream, wire.clone()), wire)
         };
         let (client, mut connection, wire) = self.target.connect(watched).await?;
+        // What the server reports of itself as it lets us in (PostgreSQL manual, "Asynchronous Operations"; the first of the two
+        // since 14): where it says that the options have arrived, a read connection needs no round trip to ask.
+        let arrived = {
+            let reports = |name, value| connection.parameter(name) == Some(value);
+            reports("default_transaction_read_only", "on") && reports("TimeZone", "UTC")
+        };
         let ending = wire.clone();
         let driver = tokio::spawn(async move {
             if let Err(error) = (&mut connection).await {
@@ -80,11 +86,14 @@ impl Connector for DieselConnector {
         });
         // From here on a dropped future ends the driver.
         let guard = Guard(Some(driver.abort_handle()));
-        let session = Session::read(&client.simple_query(SESSION_SQL).await?);
-        if self.access == Access::Write {
-            NotWritable::check(session.in_recovery, session.read_only)?;
+        let mut restore = None;
+        if self.access == Access::Write || !arrived {
+            let session = Session::read(&client.simple_query(SESSION_SQL).await?);
+            if self.access == Access::Write {
+                NotWritable::check(session.in_recovery, session.read_only)?;
+            }
+            restore = session.left_out(self.access);
         }
-        let restore = session.left_out(self.access);
         if let Some(restore) = &restore {
             client.batch_execute(restore).await?;
         }
