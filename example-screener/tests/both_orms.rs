@@ -1,35 +1,24 @@
 //! The API answers alike on both ORMs: one real cluster, one `Cluster` that carries both routers, the same requests.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+mod place;
+
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use example_screener::{Prepared, prepare};
-use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
-use routing_core::{Backend as _, Cluster, NodeConfig, Router, RouterConfig};
+use routing_cluster::{LocalCluster, Login, SilentProgress};
+use routing_core::{Backend as _, Cluster, Router, RouterConfig};
 use routing_diesel::{Diesel, DieselOptions};
 use routing_seaorm::{SeaOrm, SeaOrmOptions};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection};
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
 /// Far more than anything here takes, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Kills all servers before their directory goes.
-struct Place(TempDir);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        LocalCluster::kill_all_in(&self.0.path().join("cluster"));
-    }
-}
 
 /// Both APIs over the same servers.
 struct Screeners {
@@ -41,30 +30,12 @@ struct Screeners {
     cluster: Cluster,
     /// What another instance of the application would be started with.
     config: RouterConfig,
-    _place: Place,
+    _place: place::Place,
 }
 
 impl Screeners {
     async fn start() -> Self {
-        let memory = Path::new("/dev/shm");
-        let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let place = tempfile::Builder::new()
-            // The servers' user must be able to enter it.
-            .permissions(Permissions::from_mode(0o755))
-            // As the workspace's tests name theirs, which clear up after tests that were killed.
-            .prefix(&format!("routing-tests-{}-", std::process::id()))
-            .tempdir_in(root)
-            .unwrap();
-        let place = Place(place);
-        let dir = place.0.path().join("cluster");
-        let options =
-            ClusterOptions { dir, replicas: 2, port: 0, durable: false, ..ClusterOptions::default() };
-        let servers = LocalCluster::up(options, &SilentProgress).await.unwrap();
-        let node = |name: &str| NodeConfig {
-            probe_url: Some(servers.url(name, Login::Monitor).unwrap().parse().unwrap()),
-            ..NodeConfig::new(name, servers.url(name, Login::Application).unwrap().parse().unwrap())
-        };
-        let nodes = servers.nodes().iter().map(|record| node(&record.name)).collect();
+        let (servers, nodes, place) = place::servers().await;
         // Short: at the end no primary comes.
         let write_wait = Duration::from_secs(2);
         let token_keys = Some("the key of all instances of the application".parse().unwrap());

@@ -1,10 +1,9 @@
 //! The screener goes through a failover and a switchover without a restart, on both ORMs.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,26 +12,16 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
 use example_screener::prepare;
-use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress, SyncMode};
-use routing_core::{Backend as _, Cluster, NodeConfig, Router, RouterConfig};
+use routing_cluster::{SilentProgress, SyncMode};
+use routing_core::{Backend as _, Cluster, Router, RouterConfig};
 use routing_diesel::{Diesel, DieselOptions};
 use routing_seaorm::{SeaOrm, SeaOrmOptions};
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
 /// Far more than anything here takes, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Kills all servers before their directory goes.
-struct Place(TempDir);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        LocalCluster::kill_all_in(&self.0.path().join("cluster"));
-    }
-}
 
 /// How often each answer came, and which stocks a user was told to have on the watchlist.
 #[derive(Debug, Default)]
@@ -116,24 +105,8 @@ fn words(status: u16, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_orms_go_through_a_failover_and_a_switchover_without_a_restart() {
-    let memory = Path::new("/dev/shm");
-    let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    // The servers' user must be able to enter it; the name is that of the workspace's tests, which clear up.
-    let place = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o755))
-        .prefix(&format!("routing-tests-{}-", std::process::id()))
-        .tempdir_in(root)
-        .unwrap();
-    let place = Place(place);
-    let dir = place.0.path().join("cluster");
-    let options = ClusterOptions { dir, replicas: 2, port: 0, durable: false, ..ClusterOptions::default() };
-    let servers = LocalCluster::up(options, &SilentProgress).await.unwrap();
+    let (servers, nodes, _place) = place::servers().await;
     servers.set_sync(SyncMode::Quorum, &SilentProgress).await.unwrap();
-    let node = |name: &str| NodeConfig {
-        probe_url: Some(servers.url(name, Login::Monitor).unwrap().parse().unwrap()),
-        ..NodeConfig::new(name, servers.url(name, Login::Application).unwrap().parse().unwrap())
-    };
-    let nodes = servers.nodes().iter().map(|record| node(&record.name)).collect();
     let waits = RouterConfig { write_wait: PATIENCE, acquire_deadline: PATIENCE, ..RouterConfig::default() };
     let config = RouterConfig { nodes, ..waits };
     let prober = Diesel::prober(&config, &DieselOptions::default());

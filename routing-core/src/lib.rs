@@ -50,6 +50,7 @@ mod error;
 mod event;
 mod fault;
 mod flaps;
+mod frames;
 mod freshness;
 mod gate;
 mod handshake;

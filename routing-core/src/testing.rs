@@ -21,9 +21,14 @@
 
 mod backend;
 mod cluster;
+mod connection;
+mod counted;
 mod prober;
 mod server;
+mod written;
 
-pub use backend::{FakeBackend, FakeConnection, FakeError, FakeHandle};
+pub use backend::{FakeBackend, FakeError, FakeHandle};
 pub use cluster::FakeCluster;
+pub use connection::FakeConnection;
 pub use server::{FakeServer, Reach};
+pub use written::Written;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::decision::Access;
 use crate::fault::Fault;
+use crate::frames::Frames;
 use crate::sql::{controls_transaction, keeps_session_state};
 
 /// The state of one session, shared between the socket and the pool.
@@ -217,58 +218,6 @@ fn field<'a>(body: &'a [u8], letter: &[u8]) -> Option<&'a [u8]> {
     body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(letter))
 }
 
-/// How much of a message is kept to look into. Longer statements count as keeping session state.
-const KEPT: usize = 64 * 1_024;
-
-/// Cuts a stream of bytes, as they come, into messages: a letter, a length of four bytes that counts itself, a body.
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; 5],
-    /// Bytes of the header that are there. The start-up message has no letter: its header starts at the second byte.
-    filled: usize,
-    /// Bytes of the body that are still to come.
-    left: usize,
-    body: Vec<u8>,
-    whole: bool,
-}
-
-impl Frames {
-    fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        wanted: impl Fn(u8) -> bool,
-        mut message: impl FnMut(u8, &[u8], bool),
-    ) {
-        while !bytes.is_empty() {
-            if self.filled < self.header.len() {
-                let count = bytes.len().min(self.header.len() - self.filled);
-                self.header[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
-                self.filled += count;
-                bytes = &bytes[count..];
-                if self.filled < self.header.len() {
-                    return;
-                }
-                let [_, length @ ..] = self.header;
-                self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
-                self.body.clear();
-                self.whole = true;
-            }
-            let count = bytes.len().min(self.left);
-            if wanted(self.header[0]) {
-                let room = KEPT.saturating_sub(self.body.len()).min(count);
-                self.whole &= room == count;
-                self.body.extend_from_slice(&bytes[..room]);
-            }
-            self.left -= count;
-            bytes = &bytes[count..];
-            if self.left == 0 {
-                message(self.header[0], &self.body, self.whole);
-                self.filled = 0;
-            }
-        }
-    }
-}
-
 /// Reads what the server sends.
 #[derive(Debug, Default)]
 pub struct FromServer(Frames);
@@ -287,8 +236,7 @@ pub struct FromClient(Frames);
 
 impl Default for FromClient {
     fn default() -> Self {
-        // The first message, and only that, has no letter.
-        Self(Frames { filled: 1, ..Frames::default() })
+        Self(Frames::of_a_client())
     }
 }
 
@@ -440,7 +388,7 @@ mod tests {
             assert_eq!(wire.keeps_state(), keeps, "{}", String::from_utf8_lossy(body));
         }
         let (wire, mut client, _) = open();
-        client.feed(&message(b'Q', &vec![b' '; KEPT + 1]), &wire);
+        client.feed(&message(b'Q', &vec![b' '; crate::frames::KEPT + 1]), &wire);
         assert!(wire.keeps_state(), "what is too long to look into is not trusted");
     }
 

@@ -29,6 +29,16 @@ impl Scene {
         Self::with(|_| {}).await
     }
 
+    /// The same with a log of three writes, which every replica has applied.
+    async fn written() -> Self {
+        let scene = Self::new().await;
+        for _ in 0..3 {
+            scene.write().await;
+        }
+        sleep(ms(300)).await;
+        scene
+    }
+
     async fn with(change: impl Fn(&mut RouterConfig)) -> Self {
         let servers = FakeCluster::new(2);
         let process = async || {
@@ -375,11 +385,7 @@ async fn the_replacement_of_a_lost_node_is_never_behind_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_crashed_between_two_reads_of_a_request_does_not_show_the_second_less() {
-    let scene = Scene::new().await;
-    for _ in 0..3 {
-        scene.write().await;
-    }
-    sleep(ms(300)).await;
+    let scene = Scene::written().await;
     let request = scene.two.routed(Session::new(), Consistency::Eventual);
     let (first, _, seen) = read(&request).await.unwrap();
     // It is back before the monitor has looked, on new connections only.
@@ -434,11 +440,7 @@ async fn a_replica_whose_probe_was_lost_has_no_position_until_it_is_asked_again(
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_crashed_while_a_request_was_busy_with_what_it_had_read_does_not_show_it_less() {
-    let scene = Scene::new().await;
-    for _ in 0..3 {
-        scene.write().await;
-    }
-    sleep(ms(300)).await;
+    let scene = Scene::written().await;
     let request = scene.two.routed(Session::new(), Consistency::Eventual);
     let (first, seen) = request
         .run_read(async |lease: &mut Lease<FakeBackend>| {

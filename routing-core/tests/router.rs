@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach};
+use routing_core::testing::{FakeBackend, FakeCluster, FakeError, Reach, Written};
 use routing_core::{
     Access, Consistency, Fault, Lease, Primary, Priority, Refusal, RouteError, Routed, Router, RouterConfig,
     Session,
@@ -872,21 +872,6 @@ async fn a_bad_configuration_is_refused_at_the_start() {
     assert!(error.to_string().contains("probe_interval must be above 0"), "{error}");
 }
 
-/// What a subscriber writes, for a test to read.
-#[derive(Clone, Default)]
-struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_runs_is_within_a_span_that_names_the_node_and_the_reason() {
     let written = Written::default();
@@ -906,7 +891,7 @@ async fn what_runs_is_within_a_span_that_names_the_node_and_the_reason() {
         })
         .await
         .unwrap();
-    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let text = written.text();
     let line = text.lines().find(|line| line.contains("within")).unwrap();
     assert!(
         line.contains("db.routing.node=\"pg1\"") && line.contains("db.routing.reason=\"strong\""),

@@ -3,11 +3,11 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::io::Write as _;
 use std::time::Duration;
 
 use routing_cluster::Login;
+use routing_core::testing::Written;
 use routing_core::{Consistency, Router, RouterConfig, TokenKeys};
 use routing_tests::{
     Diesel, Handle as _, Orm, PATIENCE, PRIMARY, SeaOrm, TestCluster, eventually, reader_with, ready,
@@ -17,22 +17,11 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 /// All that the process says.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+struct Said(Written);
 
 impl Said {
     fn note(&self, text: &str) {
-        self.0.lock().unwrap().extend_from_slice(text.as_bytes());
+        self.0.clone().write_all(text.as_bytes()).unwrap();
     }
 
     fn error(&self, error: &(dyn Error + 'static)) {
@@ -113,7 +102,7 @@ async fn live<O: Orm>(cluster: &TestCluster, said: &Said) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_said_anywhere() {
     let said = Said::default();
-    let writer = said.clone();
+    let writer = said.0.clone();
     // Every level of every crate, and every span with its fields.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -124,7 +113,7 @@ async fn no_password_is_said_anywhere() {
     let cluster = TestCluster::start().await;
     live::<SeaOrm>(&cluster, &said).await;
     live::<Diesel>(&cluster, &said).await;
-    let text = String::from_utf8_lossy(&said.0.lock().unwrap()).into_owned();
+    let text = said.0.text();
     for expected in ["routing_core", "SELECT nothing FROM nowhere", "TRACE", "postgresql_replica_status"] {
         assert!(text.contains(expected), "{expected} was not said: the test listens to the wrong thing");
     }

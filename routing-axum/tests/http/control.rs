@@ -1,13 +1,12 @@
 //! The routes by which an operator intervenes.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use routing_axum::{Control, Operations};
-use routing_core::testing::FakeBackend;
+use routing_core::testing::{FakeBackend, Written};
 use routing_core::{Consistency, Reason};
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -38,21 +37,6 @@ async fn status(app: &Router) -> Value {
 fn messages(status: &Value) -> Vec<String> {
     let control = status["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "control");
     control.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
-}
-
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +106,7 @@ async fn the_discovery_is_frozen_and_asked_on_request() {
 
 #[tokio::test(start_paused = true)]
 async fn who_did_what_is_logged() {
-    let log = Log::default();
+    let log = Written::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -130,7 +114,7 @@ async fn who_did_what_is_logged() {
     let app = routes(&router);
     ask(&app, "PUT", "/routing/nodes/pg2/drain").await;
     ask(&app, "PUT", "/routing/nodes/pg9/drain").await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     for line in [
         "routing_axum::audit: ada: PUT /routing/nodes/pg2/drain",
         "routing_core::audit: node pg2 is drained",

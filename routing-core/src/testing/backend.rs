@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cluster::FakeCluster;
+use super::connection::FakeConnection;
 use super::server::FakeServer;
 use crate::backend::{Backend, Failure, PoolStatus, Usage};
 use crate::config::RouterConfig;
@@ -15,7 +16,7 @@ use crate::config_error::ConfigError;
 use crate::decision::Access;
 use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
-use crate::lsn::{Lsn, Position, Timeline};
+use crate::lsn::{Position, Timeline};
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::router::Routed;
@@ -28,17 +29,6 @@ pub struct FakeBackend {
     write: Arc<Semaphore>,
     sizes: (u32, u32),
     checkout_timeout: Duration,
-}
-
-/// A connection to a server in memory.
-#[derive(Debug)]
-pub struct FakeConnection {
-    server: Arc<FakeServer>,
-    life: u32,
-    access: Access,
-    busy: AtomicBool,
-    lost: AtomicBool,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// What goes wrong in memory.
@@ -63,74 +53,6 @@ pub enum FakeError {
 #[derive(Debug)]
 pub struct FakeHandle(pub Routed<FakeBackend>);
 
-impl FakeConnection {
-    /// Runs a read; the position that it sees.
-    ///
-    /// # Errors
-    /// [`FakeError::Fault`] when the server breaks.
-    pub async fn query(&self) -> Result<Lsn, FakeError> {
-        self.statement(|server| Ok(server.lsn())).await
-    }
-
-    /// Runs a write; its position.
-    ///
-    /// # Errors
-    /// [`FakeError::Fault`] when the server breaks, or refuses writes.
-    pub async fn write(&self) -> Result<Lsn, FakeError> {
-        let refused = if self.access == Access::Write { Fault::NotPrimary } else { Fault::Misrouted };
-        let access = self.access;
-        self.statement(move |server| {
-            let writable = {
-                let state = server.state();
-                state.primary && !state.read_only && access == Access::Write
-            };
-            if writable { Ok(server.append()) } else { Err(FakeError::Fault(refused)) }
-        })
-        .await
-    }
-
-    async fn statement<T>(
-        &self,
-        effect: impl FnOnce(&FakeServer) -> Result<T, FakeError>,
-    ) -> Result<T, FakeError> {
-        let _executing = Executing::new(&self.server);
-        self.server.statements.fetch_add(1, SeqCst);
-        self.busy.store(true, SeqCst);
-        let latency = self.server.state().latency;
-        let run = async {
-            tokio::time::sleep(latency).await;
-            self.server.answers().await
-        };
-        let answered = tokio::select! {
-            biased;
-            () = self.server.breaks() => false,
-            answered = run => answered,
-        };
-        self.busy.store(false, SeqCst);
-        if !answered || self.life != self.server.life() {
-            self.lost.store(true, SeqCst);
-            return Err(FakeError::Fault(Fault::Unreachable));
-        }
-        effect(&self.server)
-    }
-}
-
-/// Counts a statement for as long as it runs.
-struct Executing<'a>(&'a FakeServer);
-
-impl<'a> Executing<'a> {
-    fn new(server: &'a FakeServer) -> Self {
-        server.executing.fetch_add(1, SeqCst);
-        Self(server)
-    }
-}
-
-impl Drop for Executing<'_> {
-    fn drop(&mut self) {
-        self.0.executing.fetch_sub(1, SeqCst);
-    }
-}
-
 /// Counts a connection for as long as it is being opened.
 struct Opening<'a>(&'a FakeServer);
 
@@ -145,12 +67,6 @@ impl<'a> Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.0.opening.fetch_sub(1, SeqCst);
-    }
-}
-
-impl Drop for FakeConnection {
-    fn drop(&mut self) {
-        self.server.connections.fetch_sub(1, SeqCst);
     }
 }
 

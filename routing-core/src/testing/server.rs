@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::decision::Access;
 use crate::lsn::Lsn;
 
 /// How a server answers.
@@ -150,45 +149,9 @@ impl FakeServer {
         self.number
     }
 
-    /// How often a pool for this access was retired.
-    #[must_use]
-    pub fn retired(&self, access: Access) -> u32 {
-        self.retired[access as usize].load(SeqCst)
-    }
-
-    /// How often pools for it were set up.
-    #[must_use]
-    pub fn opened(&self) -> u32 {
-        self.opened.load(SeqCst)
-    }
-
-    /// How often its pools were closed.
-    #[must_use]
-    pub fn closed(&self) -> u32 {
-        self.closed.load(SeqCst)
-    }
-
-    /// How many connections were being opened at once, at most.
-    #[must_use]
-    pub fn most_opening(&self) -> u32 {
-        self.most_opening.load(SeqCst)
-    }
-
     /// How long a checkout takes from now on.
     pub fn set_connect_time(&self, connect: Duration) {
         self.state().connect = connect;
-    }
-
-    /// Statements that it was sent, probes aside.
-    #[must_use]
-    pub fn statements(&self) -> u32 {
-        self.statements.load(SeqCst)
-    }
-
-    /// Probes that it has answered.
-    #[must_use]
-    pub fn probes(&self) -> u32 {
-        self.probes.load(SeqCst)
     }
 
     /// Changes how it answers.

@@ -1,0 +1,98 @@
+//! A connection to a server in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::backend::FakeError;
+use super::server::FakeServer;
+use crate::decision::Access;
+use crate::fault::Fault;
+use crate::lsn::Lsn;
+
+/// A connection to a server in memory.
+#[derive(Debug)]
+pub struct FakeConnection {
+    pub(super) server: Arc<FakeServer>,
+    pub(super) life: u32,
+    pub(super) access: Access,
+    pub(super) busy: AtomicBool,
+    pub(super) lost: AtomicBool,
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+impl FakeConnection {
+    /// Runs a read; the position that it sees.
+    ///
+    /// # Errors
+    /// [`FakeError::Fault`] when the server breaks.
+    pub async fn query(&self) -> Result<Lsn, FakeError> {
+        self.statement(|server| Ok(server.lsn())).await
+    }
+
+    /// Runs a write; its position.
+    ///
+    /// # Errors
+    /// [`FakeError::Fault`] when the server breaks, or refuses writes.
+    pub async fn write(&self) -> Result<Lsn, FakeError> {
+        let refused = if self.access == Access::Write { Fault::NotPrimary } else { Fault::Misrouted };
+        let access = self.access;
+        self.statement(move |server| {
+            let writable = {
+                let state = server.state();
+                state.primary && !state.read_only && access == Access::Write
+            };
+            if writable { Ok(server.append()) } else { Err(FakeError::Fault(refused)) }
+        })
+        .await
+    }
+
+    /// Runs a statement, which has its effect once the server has answered.
+    pub(super) async fn statement<T>(
+        &self,
+        effect: impl FnOnce(&FakeServer) -> Result<T, FakeError>,
+    ) -> Result<T, FakeError> {
+        let _executing = Executing::new(&self.server);
+        self.server.statements.fetch_add(1, SeqCst);
+        self.busy.store(true, SeqCst);
+        let latency = self.server.state().latency;
+        let run = async {
+            tokio::time::sleep(latency).await;
+            self.server.answers().await
+        };
+        let answered = tokio::select! {
+            biased;
+            () = self.server.breaks() => false,
+            answered = run => answered,
+        };
+        self.busy.store(false, SeqCst);
+        if !answered || self.life != self.server.life() {
+            self.lost.store(true, SeqCst);
+            return Err(FakeError::Fault(Fault::Unreachable));
+        }
+        effect(&self.server)
+    }
+}
+
+/// Counts a statement for as long as it runs.
+struct Executing<'a>(&'a FakeServer);
+
+impl<'a> Executing<'a> {
+    fn new(server: &'a FakeServer) -> Self {
+        server.executing.fetch_add(1, SeqCst);
+        Self(server)
+    }
+}
+
+impl Drop for Executing<'_> {
+    fn drop(&mut self) {
+        self.0.executing.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Drop for FakeConnection {
+    fn drop(&mut self) {
+        self.server.connections.fetch_sub(1, SeqCst);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a server in memory has seen.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::server::FakeServer;
+use crate::decision::Access;
+
+impl FakeServer {
+    /// How often a pool for this access was retired.
+    #[must_use]
+    pub fn retired(&self, access: Access) -> u32 {
+        self.retired[access as usize].load(SeqCst)
+    }
+
+    /// How often pools for it were set up.
+    #[must_use]
+    pub fn opened(&self) -> u32 {
+        self.opened.load(SeqCst)
+    }
+
+    /// How often its pools were closed.
+    #[must_use]
+    pub fn closed(&self) -> u32 {
+        self.closed.load(SeqCst)
+    }
+
+    /// How many connections were being opened at once, at most.
+    #[must_use]
+    pub fn most_opening(&self) -> u32 {
+        self.most_opening.load(SeqCst)
+    }
+
+    /// Statements that it was sent, probes aside.
+    #[must_use]
+    pub fn statements(&self) -> u32 {
+        self.statements.load(SeqCst)
+    }
+
+    /// Probes that it has answered.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.probes.load(SeqCst)
+    }
+}
