@@ -21,16 +21,22 @@ fuzz_target!(|input: (&str, [u64; 4], u32, usize, u8)| {
         _ => Mark::Pin(UnixMillis(numbers[2])),
     };
     let issued_at = UnixMillis(numbers[3]);
-    let token = SessionToken { system_id: SystemId(numbers[1]), timeline: Timeline(timeline), mark, issued_at };
+    let token =
+        SessionToken { system_id: SystemId(numbers[1]), timeline: Timeline(timeline), mark, issued_at };
     let signed = token.encode(&keys);
     assert!(decode(&signed, &others).is_err(), "another key has signed it");
     if let Ok(read) = decode(&signed, &keys) {
-        assert_eq!((read.system_id, read.timeline, read.issued_at), (token.system_id, token.timeline, issued_at));
+        assert_eq!(
+            (read.system_id, read.timeline, read.issued_at),
+            (token.system_id, token.timeline, issued_at)
+        );
         assert!(!read.is_over(now), "a pin that is over demands nothing");
         assert!(matches!(read.mark, Mark::Pin(_)) || read.mark == mark, "a position stays what it was");
         assert_eq!(read.stricter(read), read);
         // The same token at the moment that it was issued is worth no less.
-        assert!(SessionToken::decode(&signed, &keys, issued_at, LIFETIME).is_ok() || matches!(mark, Mark::Pin(_)));
+        assert!(
+            SessionToken::decode(&signed, &keys, issued_at, LIFETIME).is_ok() || matches!(mark, Mark::Pin(_))
+        );
     }
     let mut bytes = signed.into_bytes();
     let at = at % bytes.len();

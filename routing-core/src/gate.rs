@@ -1,12 +1,12 @@
 //! A node's breaker as requests see it: without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker, Failure};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A breaker, and the part of it that a decision reads without a lock.
 pub(crate) struct Gate {
@@ -15,11 +15,14 @@ pub(crate) struct Gate {
     opens_at: AtomicU64,
     /// The one request of the half-open state is under way.
     probing: AtomicBool,
-    /// Successes since the breaker was last told, so that a success costs one addition.
-    successes: AtomicU32,
-    failing: AtomicBool,
+    /// Successes since the breaker was last told, so that a success costs one addition; and [`ATTENTIVE`]. In one number, so
+    /// that no success can come between the two: told late, it would close a breaker that has opened since.
+    successes: AtomicU64,
     origin: Instant,
 }
+
+/// The breaker wants to hear of each success: there were failures since the last.
+const ATTENTIVE: u64 = 1 << 63;
 
 /// What a node's breaker says to one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,7 @@ impl Gate {
             breaker: Mutex::new(CircuitBreaker::new(config)),
             opens_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
-            successes: AtomicU32::new(0),
-            failing: AtomicBool::new(false),
+            successes: AtomicU64::new(0),
             origin: Instant::now(),
         }
     }
@@ -76,9 +78,8 @@ impl Gate {
     }
 
     pub(crate) fn success(&self, now: Instant) {
-        self.successes.fetch_add(1, Relaxed);
         // A healthy node's success ends here; the breaker hears of it with the next failure.
-        if self.failing.load(Relaxed) {
+        if self.successes.fetch_add(1, Relaxed) & ATTENTIVE != 0 {
             self.tell(now, |_| {});
         }
     }
@@ -95,14 +96,15 @@ impl Gate {
 
     fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
         let mut breaker = self.lock();
-        // Before the count is taken, so that a success that comes in between tells the breaker itself.
-        self.failing.store(true, Relaxed);
-        breaker.record_successes(self.successes.swap(0, Relaxed), now);
+        let successes = self.successes.swap(ATTENTIVE, Relaxed) & !ATTENTIVE;
+        breaker.record_successes(u32::try_from(successes).unwrap_or(u32::MAX), now);
         event(&mut breaker);
         let end = breaker.opens_until().map_or(0, |until| {
             u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
         });
         self.opens_at.store(end, Relaxed);
-        self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
+        if end == 0 && breaker.consecutive_failures() == 0 {
+            self.successes.fetch_and(!ATTENTIVE, Relaxed);
+        }
     }
 }

@@ -88,6 +88,7 @@ mod session;
 pub mod sql;
 mod status;
 mod step;
+mod sync;
 pub mod tls;
 mod token;
 mod topology;
