@@ -45,6 +45,8 @@ mod discoverer;
 mod discovery;
 #[cfg(feature = "dns")]
 mod dns;
+mod ejection;
+mod eligible;
 mod environment;
 mod error;
 mod event;

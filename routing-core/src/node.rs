@@ -213,8 +213,8 @@ impl Node {
     }
 
     /// Takes the half-open state's only slot; `false` when another request has it.
-    pub(crate) fn take_trial(&self) -> bool {
-        self.gate.take_trial()
+    pub(crate) fn take_trial(&self, now: Instant) -> bool {
+        self.gate.take_trial(now)
     }
 
     pub(crate) fn return_trial(&self) {
@@ -321,24 +321,39 @@ mod tests {
         fail(&node, 5, Instant::now());
         let later = Instant::now() + Duration::from_secs(2);
         assert_eq!(node.admission(later), Admission::Trial);
-        assert!(node.take_trial());
+        assert!(node.take_trial(later));
         assert_eq!(node.admission(later), Admission::Refused(Duration::ZERO));
-        assert!(!node.take_trial());
+        assert!(!node.take_trial(later));
         node.return_trial();
         assert_eq!(node.admission(later), Admission::Trial);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn faults_that_are_not_the_nodes_open_nothing() {
-        let node = node();
+    async fn only_what_says_that_the_node_fails_opens_its_breaker() {
+        use BreakerState::{Closed, Open};
         let now = Instant::now();
-        for fault in
-            [Fault::Saturated, Fault::Conflict, Fault::Misrouted, Fault::NotPrimary, Fault::Unresponsive]
-        {
-            for _ in 0..50 {
-                node.record_fault(fault, now);
+        let open = |seconds: f64| Open { until: now + Duration::from_secs_f64(seconds) };
+        // fault, and the breaker after fifty of it: at the longest, as the open period is jittered
+        let table = [
+            (Fault::Unreachable, open(1.2)),
+            (Fault::Refusing, open(0.6)),
+            (Fault::Unresponsive, Closed),
+            (Fault::Saturated, Closed),
+            (Fault::Conflict, Closed),
+            (Fault::NotPrimary, Closed),
+            (Fault::Misrouted, Closed),
+        ];
+        assert_eq!(table.map(|row| row.0), Fault::ALL);
+        for (fault, expected) in table {
+            let node = node();
+            (0..50).for_each(|_| node.record_fault(fault, now));
+            match (node.breaker_state(now), expected) {
+                (Closed, Closed) => {}
+                (Open { until }, Open { until: latest }) => {
+                    assert!(until <= latest && until - now >= (latest - now).mul_f64(0.66), "{fault}");
+                }
+                other => panic!("{fault}: {other:?}"),
             }
-            assert_eq!(node.admission(now), Admission::Admitted, "{fault}");
         }
     }
 
