@@ -16,8 +16,9 @@ use crate::eligible::{Limits, barred, unfresh, unserving};
 use crate::gate::Admission;
 use crate::node_id::NodeId;
 use crate::session::Session;
-use crate::topology::{NodeState, Primary, Topology};
+use crate::topology::{NodeState, Topology};
 use crate::tried::Tried;
+use crate::zone::{self, Placed};
 
 /// A node for a read.
 #[derive(Clone, Copy, Debug)]
@@ -76,22 +77,42 @@ pub(crate) fn replica<'t>(
     if eligible.is_empty() {
         return least_stale(topology, demand, session, tried, limits, now);
     }
+    stay_in_zone(topology, &mut eligible, limits, now);
     let candidates: SmallVec<[Candidate<'_>; 32]> = eligible
         .iter()
         .map(|eligible| {
             let node = &topology.nodes[eligible.index].node;
             Candidate {
                 name: node.name(),
-                in_flight: node.in_flight(),
+                // Its faults have kept a half-open node waiting already.
+                in_flight: if eligible.trial { node.in_flight() } else { node.load(now) },
                 weight: node.weight(),
-                latency: node.latency(),
+                ramp: node.ramp(now),
+                latency: node.latency_at(now),
             }
         })
         .collect();
     let choice = balance.choose(&candidates).min(eligible.len() - 1);
     let Eligible { index, trial, spared } = eligible[choice];
-    let reason = if spared { Reason::EjectionLimit } else { balance.reason() };
-    Some(Chosen { state: &topology.nodes[index], reason, trial })
+    let state = &topology.nodes[index];
+    let reason = match spared {
+        true => Reason::EjectionLimit,
+        false if !state.node.is_local() => Reason::OtherZone,
+        false => balance.reason(),
+    };
+    Some(Chosen { state, reason, trial })
+}
+
+/// Leaves the nodes of the own zone alone, if they have room.
+fn stay_in_zone(topology: &Topology, eligible: &mut SmallVec<[Eligible; 32]>, limits: Limits, now: Instant) {
+    let node = |eligible: &Eligible| &topology.nodes[eligible.index].node;
+    let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
+        let node = node(eligible);
+        Placed::new(node.is_local(), node.load(now), limits.read_pool, node.ramp(now))
+    });
+    if zone::stays(placed) {
+        eligible.retain(|eligible| node(eligible).is_local());
+    }
 }
 
 /// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
@@ -218,10 +239,11 @@ pub(crate) fn primary<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::LeastInFlight;
+    use crate::balance::Random;
     use crate::eligible::tests::{LIMITS, topology, with_nodes};
     use crate::fault::Fault;
     use crate::lsn::Timeline;
+    use crate::topology::Primary;
 
     #[tokio::test(start_paused = true)]
     async fn the_primary_reads_within_its_lease_and_on_no_lower_timeline_than_a_token_names() {
@@ -274,7 +296,7 @@ mod tests {
             for _ in 0..200 {
                 let session = Session::new();
                 let tried = Tried::default();
-                let balance = LeastInFlight::seeded(seen.len() as u64);
+                let balance = Random::seeded(seen.len() as u64);
                 let Some(chosen) = replica(&topology, Demand::ANY, &session, &tried, &balance, limits, now)
                 else {
                     break;

@@ -108,11 +108,8 @@ impl Cluster {
         config.validate()?;
         crate::metrics::describe();
         let keys = keys(&config)?;
-        let nodes: Vec<_> = config
-            .nodes
-            .iter()
-            .map(|node| Arc::new(Node::new(node.clone(), config.breaker.clone())))
-            .collect();
+        let nodes: Vec<_> =
+            config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),

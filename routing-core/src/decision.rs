@@ -71,6 +71,8 @@ pub enum Reason {
     FallbackNoReplica,
     /// Recovery cancelled the read on a replica, or no standby can run it.
     MovedToPrimary,
+    /// The balancer's choice beyond the zone of this process: no replica there can serve, or all are busy.
+    OtherZone,
     /// Its breaker refuses, and breakers may keep no more of the nodes away
     /// ([`max_ejected`](crate::BreakerConfig::max_ejected)).
     EjectionLimit,
@@ -81,7 +83,7 @@ pub enum Reason {
 }
 
 /// How many reasons there are, for tables indexed by them.
-pub(crate) const REASONS: usize = 18;
+pub(crate) const REASONS: usize = 19;
 
 impl Reason {
     /// All reasons, in the order of their declaration.
@@ -101,6 +103,7 @@ impl Reason {
         Self::FallbackBehindToken,
         Self::FallbackNoReplica,
         Self::MovedToPrimary,
+        Self::OtherZone,
         Self::EjectionLimit,
         Self::LastResort,
         Self::Writer,
@@ -130,6 +133,7 @@ impl Reason {
             Self::PrimaryOnly => "primary_only",
             Self::FallbackNoReplica => "fallback_no_replica",
             Self::MovedToPrimary => "moved_to_primary",
+            Self::OtherZone => "other_zone",
             Self::EjectionLimit => "ejection_limit",
             Self::LastResort => "last_resort",
             Self::Writer => "writer",

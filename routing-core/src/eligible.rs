@@ -18,6 +18,8 @@ pub(crate) struct Limits {
     pub(crate) commit_delay: Duration,
     pub(crate) min_serving: usize,
     pub(crate) writer_lease: Duration,
+    /// How many reads a node serves at once.
+    pub(crate) read_pool: u32,
     /// The share of the nodes that breakers may keep away.
     pub(crate) max_ejected: f64,
 }
@@ -29,6 +31,7 @@ impl From<&RouterConfig> for Limits {
             commit_delay: config.commit_delay(),
             min_serving: config.min_serving_replicas as usize,
             writer_lease: config.writer_lease(),
+            read_pool: config.read_pool_size,
             max_ejected: config.breaker.max_ejected,
         }
     }
@@ -138,6 +141,7 @@ pub(crate) mod tests {
         commit_delay: Duration::ZERO,
         min_serving: 1,
         writer_lease: Duration::from_secs(1),
+        read_pool: 20,
         max_ejected: 0.5,
     };
 

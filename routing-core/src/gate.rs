@@ -105,12 +105,11 @@ impl Gate {
         }
     }
 
-    pub(crate) fn success(&self, now: Instant) {
+    /// Whether the success closed the breaker.
+    pub(crate) fn success(&self, now: Instant) -> bool {
         self.successes.fetch_add(1, Relaxed);
         // A healthy node's success ends here; the breaker hears of it with the next failure.
-        if self.failing.load(Relaxed) {
-            self.tell(now, |_| {});
-        }
+        self.failing.load(Relaxed) && self.tell(now, |_| {})
     }
 
     pub(crate) fn failure(&self, kind: Failure, now: Instant) {
@@ -123,7 +122,8 @@ impl Gate {
         }
     }
 
-    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
+    /// Whether that closed it.
+    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) -> bool {
         let mut told = self.lock();
         // Before the count is taken, so that a success that comes in between tells the breaker itself.
         self.failing.store(true, Relaxed);
@@ -135,8 +135,9 @@ impl Gate {
         let end = breaker.opens_until().map_or(0, |until| {
             u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
         });
-        self.opens_at.store(end, Relaxed);
+        let was_open = self.opens_at.swap(end, Relaxed) != 0;
         self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
+        was_open && end == 0
     }
 }
 
@@ -176,9 +177,10 @@ mod tests {
         let now = start + Duration::from_secs(3_600);
         let opens = (0..40).any(|step| {
             let now = now + Duration::from_millis(100 * step);
-            match step % 3 {
-                0 => gate.success(now),
-                _ => gate.failure(Failure::Hard, now),
+            if step % 3 == 0 {
+                gate.success(now);
+            } else {
+                gate.failure(Failure::Hard, now);
             }
             gate.state(now) != BreakerState::Closed
         });

@@ -105,6 +105,10 @@ pub struct NodeStatus {
     pub decisions: Vec<DecisionCount>,
     /// Its share of reads next to other nodes.
     pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// The part of that share that it gets so far: less than 1 in its slow start.
+    pub ramp: f32,
     /// Whether it gets no new work.
     pub draining: bool,
     /// Its read pool.
@@ -141,6 +145,8 @@ pub struct ConfigStatus {
     pub write_quorum: u32,
     /// See [`RouterConfig::write_waiters`].
     pub write_waiters: u32,
+    /// See [`RouterConfig::zone`].
+    pub zone: Option<String>,
 }
 
 impl From<&RouterConfig> for ConfigStatus {
@@ -153,6 +159,7 @@ impl From<&RouterConfig> for ConfigStatus {
             fallback_behind_token: config.fallback_behind_token(),
             write_quorum: config.write_quorum,
             write_waiters: config.write_waiters,
+            zone: config.zone.clone(),
         }
     }
 }
@@ -283,6 +290,8 @@ fn node_status(
             .map(|(access, reason, count)| DecisionCount { access, reason, count })
             .collect(),
         weight: node.weight(),
+        zone: node.zone().map(|zone| String::clone(&zone)),
+        ramp: node.ramp(now),
         draining: node.is_draining(),
         read_pool: PoolStatus::default(),
         write_pool: PoolStatus::default(),

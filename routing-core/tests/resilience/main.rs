@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breakers;
+mod outliers;
+mod slow_start;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use routing_core::balance::Balance;
 use routing_core::testing::{FakeBackend, FakeCluster, FakeError};
 use routing_core::{Access, Cluster, Consistency, Lease, Node, Routed, Router, RouterConfig, Session};
+use tokio::time::{Instant, sleep_until};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -59,6 +63,10 @@ impl Scene {
         self.router.cluster().nodes().iter().find(|node| node.name() == name).unwrap().clone()
     }
 
+    fn set_latency(&self, latency: Duration) {
+        self.servers.servers().iter().for_each(|server| server.set_latency(latency));
+    }
+
     /// One read: the node that served it, and why that one.
     async fn read(&self) -> Result<(String, &'static str), FakeError> {
         let request = self.request();
@@ -66,13 +74,25 @@ impl Scene {
         Ok((node, request.session().last_decision().unwrap().reason.as_str()))
     }
 
-    /// How many of `count` reads, one after the other, each node serves.
-    async fn spread(&self, count: usize) -> BTreeMap<String, usize> {
-        let mut served = BTreeMap::new();
-        for _ in 0..count {
-            *served.entry(self.read().await.unwrap().0).or_default() += 1;
+    /// Reads that come at random times, so many a second on average, whether or not earlier ones have ended: how many each
+    /// node was to serve of those that came within the time. Reads that fail count for `-`.
+    async fn load(&self, per_second: u64, time: Duration, seed: u64) -> Shares {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let end = Instant::now() + time;
+        let mut reads = Vec::new();
+        let mut next = Instant::now();
+        while next < end {
+            sleep_until(next).await;
+            let scene = self.clone();
+            reads.push(tokio::spawn(async move { scene.read().await }));
+            next += secs(1).mul_f64(-(1.0 - random.f64()).ln() / per_second as f64);
         }
-        served
+        let mut served = BTreeMap::new();
+        for read in &mut reads {
+            let node = read.await.unwrap().map_or_else(|_| "-".to_owned(), |(node, _)| node);
+            *served.entry(node).or_default() += 1;
+        }
+        Shares { all: reads.len(), served }
     }
 
     /// Fails a node's connections until its breaker opens; nothing else is wrong with it.
@@ -98,6 +118,23 @@ impl Scene {
 
     fn breaker(&self, name: &str) -> &'static str {
         self.router.status().nodes.into_iter().find(|node| node.name == name).unwrap().breaker
+    }
+}
+
+/// How many of some reads each node has served.
+#[derive(Debug)]
+struct Shares {
+    all: usize,
+    served: BTreeMap<String, usize>,
+}
+
+impl Shares {
+    fn count(&self, node: &str) -> usize {
+        self.served.get(node).copied().unwrap_or_default()
+    }
+
+    fn of(&self, node: &str) -> f64 {
+        self.count(node) as f64 / self.all as f64
     }
 }
 
