@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::cap::Cap;
-use crate::choose::Limits;
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::decision::Refusals;
 use crate::discoverer::Following;
+use crate::eligible::Limits;
 use crate::event::Events;
 use crate::key::TokenKeys;
 use crate::lsn::Timeline;
@@ -108,11 +108,8 @@ impl Cluster {
         config.validate()?;
         crate::metrics::describe();
         let keys = keys(&config)?;
-        let nodes: Vec<_> = config
-            .nodes
-            .iter()
-            .map(|node| Arc::new(Node::new(node.clone(), config.breaker.clone())))
-            .collect();
+        let nodes: Vec<_> =
+            config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),

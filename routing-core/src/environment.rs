@@ -5,6 +5,8 @@
 //! | `DATABASE_PRIMARY_URL` | the server that is the primary on the day of deployment; required |
 //! | `DATABASE_REPLICA_URLS` | the others, comma-separated |
 //! | `DATABASE_REPLICA_1_URL`, `DATABASE_REPLICA_2_URL`, … | the others, one each, up to the first that is unset |
+//! | `DATABASE_PRIMARY_ZONE`, `DATABASE_REPLICA_ZONES`, `DATABASE_REPLICA_1_ZONE`, … | where each of them stands: the list in the order of `DATABASE_REPLICA_URLS`, an empty entry for none |
+//! | `ROUTING_ZONE` | where this process runs: reads prefer replicas of the same zone |
 //! | `DATABASE_PROBE_USER`, `DATABASE_PROBE_PASSWORD` | the monitor's role; else it connects as the application |
 //! | `ROUTING_TOKEN_KEY` | what signs session tokens: one or more keys of at least 32 bytes, comma-separated; the first signs, all verify |
 //!
@@ -31,16 +33,25 @@ impl RouterConfig {
         let variable = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let primary = "DATABASE_PRIMARY_URL";
         let url = variable(primary).ok_or_else(|| ConfigError::Missing(primary.to_owned()))?;
-        let mut nodes = vec![node(primary, &url)?];
+        let mut nodes = vec![NodeConfig { zone: variable("DATABASE_PRIMARY_ZONE"), ..node(primary, &url)? }];
         if let Some(list) = variable("DATABASE_REPLICA_URLS") {
-            for url in list.split(',').filter(|url| !url.trim().is_empty()) {
-                nodes.push(node("DATABASE_REPLICA_URLS", url)?);
+            let urls: Vec<_> = list.split(',').filter(|url| !url.trim().is_empty()).collect();
+            let zones = variable("DATABASE_REPLICA_ZONES").unwrap_or_default();
+            let zones: Vec<_> = zones.split(',').map(str::trim).collect();
+            if zones.len() != urls.len() && zones != [""] {
+                let rule = "DATABASE_REPLICA_ZONES must have an entry for each of DATABASE_REPLICA_URLS";
+                return Err(ConfigError::Rule(rule));
+            }
+            for (index, url) in urls.into_iter().enumerate() {
+                let zone = zones.get(index).filter(|zone| !zone.is_empty()).map(|zone| (*zone).to_owned());
+                nodes.push(NodeConfig { zone, ..node("DATABASE_REPLICA_URLS", url)? });
             }
         }
         for number in 1.. {
             let name = format!("DATABASE_REPLICA_{number}_URL");
             let Some(url) = variable(&name) else { break };
-            nodes.push(node(&name, &url)?);
+            let zone = variable(&format!("DATABASE_REPLICA_{number}_ZONE"));
+            nodes.push(NodeConfig { zone, ..node(&name, &url)? });
         }
         if let Some(user) = variable("DATABASE_PROBE_USER") {
             let password = variable("DATABASE_PROBE_PASSWORD").unwrap_or_default();
@@ -52,7 +63,7 @@ impl RouterConfig {
         let token_keys = token_keys.map_err(|error: crate::key::InvalidKeys| ConfigError::Keys {
             message: format!("ROUTING_TOKEN_KEY: {error}"),
         })?;
-        let config = Self { nodes, token_keys, ..Self::default() };
+        let config = Self { nodes, token_keys, zone: variable("ROUTING_ZONE"), ..Self::default() };
         config.validate()?;
         Ok(config)
     }
@@ -91,8 +102,16 @@ mod tests {
             ("DATABASE_REPLICA_3_URL", "postgres://app:x@never/d"),
             ("DATABASE_PROBE_USER", "monitor"),
             ("DATABASE_PROBE_PASSWORD", "m"),
+            ("DATABASE_REPLICA_ZONES", ", north"),
+            ("DATABASE_REPLICA_1_ZONE", "south"),
+            ("ROUTING_ZONE", "north"),
         ])
         .unwrap();
+        let zones: Vec<_> = config.nodes.iter().map(|node| node.zone.as_deref()).collect();
+        assert_eq!(
+            (config.zone.as_deref(), &zones[..]),
+            (Some("north"), &[None, None, Some("north"), Some("south")][..])
+        );
         let names: Vec<_> = config.nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["pg1", "h2:5433", "pg3", "h4:5432"]);
         assert_eq!(config.nodes[0].probe_url().expose(), "postgres://monitor:m@h1/d");
@@ -116,6 +135,14 @@ mod tests {
             (
                 &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("DATABASE_REPLICA_URLS", "postgres://h/d")],
                 "must differ",
+            ),
+            (
+                &[
+                    ("DATABASE_PRIMARY_URL", "postgres://h/d"),
+                    ("DATABASE_REPLICA_URLS", "postgres://i/d"),
+                    ("DATABASE_REPLICA_ZONES", "a,b"),
+                ],
+                "DATABASE_REPLICA_ZONES must have an entry for each",
             ),
         ];
         for (variables, named) in table {

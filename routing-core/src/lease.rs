@@ -46,6 +46,10 @@ impl Ticket {
         self.decision.1
     }
 
+    pub(crate) fn reason(&self) -> Reason {
+        self.decision.2
+    }
+
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -77,7 +81,8 @@ impl Drop for Ticket {
 /// A connection of one node, with its permits. Ending it reports to the node's breaker and load how it went.
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
-/// dropped while a statement runs counts neither for nor against the node, and its connection is not used again.
+/// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow, and its
+/// connection is not used again.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -198,7 +203,10 @@ impl<B: Backend> Drop for Lease<B> {
         if !self.settled {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
-                Usage::Abandoned => {}
+                Usage::Abandoned => {
+                    let now = Instant::now();
+                    self.node().record_unfinished(now.saturating_duration_since(self.since), now);
+                }
                 Usage::Failed(fault) => self.settle(Some(fault)),
             }
         }

@@ -45,9 +45,12 @@ mod discoverer;
 mod discovery;
 #[cfg(feature = "dns")]
 mod dns;
+mod ejection;
+mod eligible;
 mod environment;
 mod error;
 mod event;
+mod fading;
 mod fault;
 mod flaps;
 mod frames;
@@ -85,6 +88,7 @@ mod router;
 mod rules;
 mod selection;
 mod session;
+mod slow_start;
 pub mod sql;
 mod status;
 mod step;
@@ -101,6 +105,7 @@ mod watcher;
 pub mod wire;
 mod write;
 mod writer;
+mod zone;
 
 pub use authority::{Authority, Leader};
 pub use backend::{AutomaticBackend, Backend, Failure, PoolStatus, SendFn, Usage};

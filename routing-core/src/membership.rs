@@ -39,7 +39,7 @@ pub struct MembershipChange {
     pub removed: Vec<Arc<str>>,
     /// Nodes whose URL changed: each left, and joined anew.
     pub replaced: Vec<Arc<str>>,
-    /// Nodes whose weight changed, or whether they serve reads.
+    /// Nodes whose weight or zone changed, or whether they serve reads.
     pub adjusted: Vec<Arc<str>>,
     /// Settings beside the nodes that differ from those in force. They take effect with the next start.
     pub needs_restart: Vec<&'static str>,

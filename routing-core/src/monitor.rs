@@ -142,6 +142,7 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     let new = evidence.topology(now);
     report(&shared.events, &old, &new);
     let excluded = newly_excluded(&old, &new);
+    warm_up(&new, now);
     shared.publish(new);
     for id in excluded {
         shared.membership.retire(id, Access::Read);
@@ -154,6 +155,17 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     }
     if effects.new_epoch || effects.successor {
         nodes.iter().for_each(|node| node.probe_now());
+    }
+}
+
+/// Nodes that come back from the dead begin slowly.
+fn warm_up(topology: &Topology, now: Instant) {
+    for state in &topology.nodes {
+        match &state.blocked {
+            Some(Refusal::Down { .. }) => state.node.cool(),
+            Some(_) => {}
+            None => state.node.may_serve_from(state.admitted_from.map_or(now, |from| from.max(now))),
+        }
     }
 }
 

@@ -121,6 +121,7 @@ impl<B: Backend> Routed<B> {
             tried: Tried::default(),
             failed: 0,
             rounds: 0,
+            heeds_breakers: false,
             began: now,
             deadline: now + self.shared().config.acquire_deadline,
         }

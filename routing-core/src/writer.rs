@@ -127,7 +127,7 @@ impl<B: Backend> Routed<B> {
         let state = self.writable(&topology, tried, now)?;
         let trial = match state.node.admission(now) {
             Admission::Admitted => false,
-            Admission::Trial if state.node.take_trial() => true,
+            Admission::Trial if state.node.take_trial(now) => true,
             Admission::Trial | Admission::Refused(_) => return None,
         };
         let decision = (state.role, Access::Write, Reason::Writer);

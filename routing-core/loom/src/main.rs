@@ -48,7 +48,10 @@ fn check(promise: &str, model: impl Fn() + Send + Sync + 'static) {
     println!("count | loom: {promise} | {} orders", orders.load(SeqCst));
 }
 
-fn both<A: Send + 'static>(first: impl FnOnce() -> A + Send + 'static, second: impl FnOnce() -> A) -> (A, A) {
+fn both<A: Send + 'static, B>(
+    first: impl FnOnce() -> A + Send + 'static,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
     let first = loom::thread::spawn(first);
     let second = second();
     (first.join().expect("no panic"), second)
@@ -92,11 +95,11 @@ fn half_open() -> (Arc<Gate>, Instant) {
 
 fn half_open_slot() {
     let (gate, now) = half_open();
-    let attempt = |gate: Arc<Gate>| move || gate.admission(now) == Admission::Trial && gate.take_trial();
+    let attempt = |gate: Arc<Gate>| move || gate.admission(now) == Admission::Trial && gate.take_trial(now);
     let (first, second) = both(attempt(gate.clone()), attempt(gate.clone()));
     assert!(first ^ second, "the one slot has one taker");
     gate.return_trial();
-    assert!(gate.take_trial(), "it can be taken again");
+    assert!(gate.take_trial(now), "it can be taken again");
 }
 
 /// A success of the time before must not close a breaker that has opened since.
