@@ -11,9 +11,11 @@
 //! - [`Readers`] and [`Writers`]: many concurrent ones that remember what they were answered.
 //! - [`Screener`]: the example as a program of its own; [`Http`]: a client that knows what it has sent; [`open_loop`]: load that
 //!   does not wait for its answers.
+//! - [`chaos`]: that program on both ORMs under such load while everything fails that can be made to.
 //! - [`figures`]: what tests measured, in one form.
 //! - [`history`]: what clients of a whole application did and saw, and a check of the promises over all of it.
 
+pub mod chaos;
 mod cluster;
 mod database;
 mod diesel;
