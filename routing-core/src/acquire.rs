@@ -44,8 +44,13 @@ pub(crate) struct Attempts {
 impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     pub(crate) async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
+        let lease = self.router.work().unless_cut(self.find_lease(attempts)).await;
+        lease.unwrap_or(Err(RouteError::Closed))
+    }
+
+    async fn find_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
         loop {
-            if self.router.is_closed() {
+            if self.router.serves_none() {
                 return Err(RouteError::Closed);
             }
             let mut versions = self.shared().versions();
@@ -184,7 +189,7 @@ impl<B: Backend> Routed<B> {
         let fault = match timeout_at(limit, pools.checkout(access)).await {
             Ok(Ok(connection)) => {
                 ticket.node().meters().checkout(access, began.elapsed());
-                return Ok(Lease::new(connection, ticket));
+                return Ok(Lease::new(connection, ticket, self.router.work().lease()));
             }
             // A server that answers and lets us not in (a wrong password, no such database) refuses us.
             Ok(Err(error)) => {

@@ -12,6 +12,7 @@ use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
+use crate::work::Working;
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
 /// Dropping it gives all of that back; a lease also says how it went.
@@ -91,11 +92,14 @@ pub struct Lease<B: Backend> {
     settled: bool,
     /// The node's success was reported already.
     proved: bool,
+    /// The last to go: a shutdown of the router waits for it.
+    _working: Working,
 }
 
 impl<B: Backend> Lease<B> {
-    pub(crate) fn new(connection: B::Connection, ticket: Ticket) -> Self {
-        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false, proved: false }
+    pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working) -> Self {
+        let (connection, since) = (Some(connection), Instant::now());
+        Self { connection, ticket, since, settled: false, proved: false, _working: working }
     }
 
     /// The node that the connection is to.
