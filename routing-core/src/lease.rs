@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -63,6 +64,21 @@ impl Ticket {
     fn return_trial(&mut self) {
         if std::mem::take(&mut self.trial) {
             self.node.return_trial();
+        }
+    }
+
+    pub(crate) fn is_on_primary(&self) -> bool {
+        self.decision.0 == Role::Primary
+    }
+
+    /// The request's use of the node ends: with a fault, or successfully, which the node has heard already if `proved`.
+    pub(crate) fn settle(&self, elapsed: Duration, proved: bool, fault: Option<Fault>) {
+        self.node.meters().query(self.access(), elapsed);
+        let now = Instant::now();
+        match fault {
+            None if proved => {}
+            None => self.node.record_success(elapsed, now),
+            Some(fault) => self.node.record_fault(fault, now),
         }
     }
 
@@ -136,7 +152,7 @@ impl<B: Backend> Lease<B> {
     /// Whether the node was the proven primary when it was chosen.
     #[must_use]
     pub fn is_on_primary(&self) -> bool {
-        self.ticket.decision.0 == Role::Primary
+        self.ticket.is_on_primary()
     }
 
     /// The writer epoch in which the node was chosen.
@@ -175,14 +191,7 @@ impl<B: Backend> Lease<B> {
 
     fn settle(&mut self, fault: Option<Fault>) {
         self.settled = true;
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.since);
-        self.node().meters().query(self.ticket.access(), elapsed);
-        match fault {
-            None if self.proved => {}
-            None => self.node().record_success(elapsed, now),
-            Some(fault) => self.node().record_fault(fault, now),
-        }
+        self.ticket.settle(self.since.elapsed(), self.proved, fault);
     }
 }
 

@@ -99,7 +99,10 @@ pub(crate) fn retry(outcome: Repetition) {
 }
 
 pub(crate) fn fallback(reason: Reason) {
-    metrics::counter!(FALLBACK, "reason" => reason.as_str()).increment(1);
+    static COUNTERS: [OnceLock<Counter>; REASONS] = [const { OnceLock::new() }; REASONS];
+    COUNTERS[reason as usize]
+        .get_or_init(|| metrics::counter!(FALLBACK, "reason" => reason.as_str()))
+        .increment(1);
 }
 
 pub(crate) fn shed(reason: &'static str) {
