@@ -112,6 +112,13 @@ impl Cluster {
         let keys = keys(&config)?;
         let nodes: Vec<_> =
             config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
+        if let [only] = &nodes[..] {
+            // A replica's URL that a deployment has lost is no error, and must not go unnoticed.
+            tracing::warn!(
+                node = only.name(),
+                "one server is configured: the primary serves every read until a discovery finds others"
+            );
+        }
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),

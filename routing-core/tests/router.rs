@@ -916,3 +916,17 @@ async fn a_decision_tells_its_reason() {
     assert_eq!(scene.router.status().nodes[0].last_reason.map(|reason| reason.as_str()), Some("strong"));
     assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "strong");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_of_one_says_at_its_start_that_the_primary_serves_every_read() {
+    for (replicas, warned) in [(0, true), (1, false)] {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.finish());
+        let servers = FakeCluster::new(replicas);
+        let _router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        let said = written.text().contains("the primary serves every read");
+        assert_eq!(said, warned, "{replicas} replicas: {}", written.text());
+    }
+}
