@@ -36,6 +36,12 @@ impl FakeServer {
         self.statements.load(SeqCst)
     }
 
+    /// Connections that it was asked for, the monitor's aside, whether it gave them or not.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.asked.load(SeqCst)
+    }
+
     /// Probes that it has answered.
     #[must_use]
     pub fn probes(&self) -> u32 {
