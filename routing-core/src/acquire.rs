@@ -129,7 +129,11 @@ impl<B: Backend> Routed<B> {
     /// be younger than the connection: a standby that crashed came back *behind* what it had shown.
     ///
     /// An error keeps the node from being tried again when it names a fault; without one the topology itself does.
-    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> Result<(), Option<Fault>> {
+    pub(crate) async fn still_serves(
+        &self,
+        lease: &Lease<B>,
+        attempts: &Attempts,
+    ) -> Result<(), Option<Fault>> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
         let mut versions = shared.versions();
@@ -208,7 +212,12 @@ impl<B: Backend> Routed<B> {
 
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
-    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
+    pub(crate) async fn await_replay(
+        &self,
+        attempts: &mut Attempts,
+        versions: &mut watch::Receiver<u64>,
+        now: Instant,
+    ) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {

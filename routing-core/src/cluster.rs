@@ -18,6 +18,7 @@ use crate::decision::Refusals;
 use crate::discoverer::Following;
 use crate::eligible::Limits;
 use crate::event::Events;
+use crate::hedge::Hedging;
 use crate::key::TokenKeys;
 use crate::lsn::Timeline;
 use crate::membership::Membership;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     version: watch::Sender<u64>,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
+    /// `None`: no read is sent twice.
+    pub(crate) hedging: Option<Hedging>,
     /// Reads on the primary because no replica can serve.
     pub(crate) fallback: Arc<Cap>,
     /// Reads on the primary because their token is ahead of every replica.
@@ -125,6 +128,7 @@ impl Cluster {
             version: watch::Sender::new(0),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
+            hedging: config.hedge.clone().map(Hedging::new),
             fallback: Cap::with_rate(config.fallback_no_replica(), config.fallback_rate),
             behind_token: Cap::with_rate(config.fallback_behind_token(), config.fallback_rate),
             keys,

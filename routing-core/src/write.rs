@@ -207,7 +207,7 @@ impl<B: Backend> Routed<B> {
                 return Err(error);
             }
             if fault == Some(Fault::Conflict) {
-                tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
+                self.back_off(attempt, deadline).await;
             } else {
                 self.await_news(node, attempt, deadline).await;
             }
@@ -263,6 +263,6 @@ impl<B: Backend> Routed<B> {
             {}
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
-        tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
+        self.back_off(attempt, deadline).await;
     }
 }

@@ -42,6 +42,12 @@ impl FakeServer {
         self.probe_connections.load(SeqCst)
     }
 
+    /// Connections that it was asked for, the monitor's aside, whether it gave them or not.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.asked.load(SeqCst)
+    }
+
     /// Probes that it has answered.
     #[must_use]
     pub fn probes(&self) -> u32 {

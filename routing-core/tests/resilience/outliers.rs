@@ -59,7 +59,7 @@ async fn a_replica_that_was_slow_is_tried_again_after_a_while_and_has_its_share_
     }
     let back = shares.iter().position(|share| *share > 0.25);
     println!("outlier | power_of_two_choices | fast again | its share is back after {back:?} s");
-    assert!((10..30).contains(&back.expect("it is tried again")), "{shares:?}");
+    assert!((5..30).contains(&back.expect("it is tried again")), "{shares:?}");
     assert!(shares[35..].iter().all(|share| (0.2..0.5).contains(share)), "{shares:?}");
 }
 
