@@ -201,6 +201,8 @@ impl<B: Backend> Routed<B> {
                 tracing::debug!(node = ticket.node().name(), %access, %fault, %error, "no connection");
                 fault
             }
+            // The caller's deadline can be nearer than the pool's own patience, and the wait is the pool's all the same.
+            Err(_) if pools.pool(access).is_exhausted() => Fault::Saturated,
             Err(_) => {
                 tracing::debug!(node = ticket.node().name(), %access, "no connection in time");
                 Fault::Unresponsive

@@ -24,6 +24,12 @@ impl FakeServer {
         self.closed.load(SeqCst)
     }
 
+    /// Connections that are being opened.
+    #[must_use]
+    pub fn opening(&self) -> u32 {
+        self.opening.load(SeqCst)
+    }
+
     /// How many connections were being opened at once, at most.
     #[must_use]
     pub fn most_opening(&self) -> u32 {
