@@ -19,10 +19,10 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn texts(extension: &str) -> Vec<(PathBuf, String)> {
+fn texts(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut found = Vec::new();
-    files(workspace, extension, &mut found);
+    files(&workspace.join(folder), extension, &mut found);
     let text = |path: PathBuf| fs::read_to_string(&path).map(|text| (path, text)).expect("a text");
     found.into_iter().map(text).collect()
 }
@@ -32,9 +32,9 @@ fn every_test_that_a_guide_names_exists() {
     let words = |text: &str| -> BTreeSet<String> {
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(str::to_owned).collect()
     };
-    let known: BTreeSet<String> = texts("rs").iter().flat_map(|(_, text)| words(text)).collect();
+    let known: BTreeSet<String> = texts(".", "rs").iter().flat_map(|(_, text)| words(text)).collect();
     let mut named = 0;
-    for (path, text) in texts("md") {
+    for (path, text) in texts("docs", "md") {
         // Every second piece stands between backquotes.
         for name in text.split('`').skip(1).step_by(2) {
             let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
