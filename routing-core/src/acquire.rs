@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
@@ -17,6 +16,7 @@ use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::selection::Choice;
+use crate::signal::Watcher;
 use crate::tried::Tried;
 
 /// What one call has been through.
@@ -188,7 +188,7 @@ impl<B: Backend> Routed<B> {
 
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
-    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
+    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {
@@ -209,7 +209,7 @@ impl<B: Backend> Routed<B> {
     async fn await_better(
         &self,
         attempts: &mut Attempts,
-        versions: &mut watch::Receiver<u64>,
+        versions: &mut Watcher,
         now: Instant,
     ) -> Result<(), RouteError> {
         let shared = self.shared();

@@ -14,6 +14,7 @@ use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
 use crate::node_id::NodeId;
+use crate::sabotage::{Sabotage, disabled};
 use crate::session::Session;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
@@ -250,6 +251,7 @@ pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: In
         return Some(Refusal::IsReplica);
     }
     let limit = match demand.bound {
+        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
         Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
         Some(bound) => bound.min(limits.max_staleness),
         None => limits.max_staleness,

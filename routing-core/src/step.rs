@@ -10,6 +10,7 @@ use crate::error::{CommitUnknown, RouteError};
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::pool::CLEANUP_TIMEOUT;
+use crate::sabotage::{Sabotage, disabled};
 
 /// Why the answer to a step that was cut is not known.
 pub(crate) const CUT: &str = "the node ceased to be the primary, or to answer";
@@ -43,7 +44,8 @@ impl<T, E> Step<T, E> {
 
 /// The faults after which nobody knows what became of a statement that was sent.
 pub(crate) fn loses_the_answer(fault: Option<Fault>) -> bool {
-    matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
+    !disabled(Sabotage::LostAnswers)
+        && matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
 }
 
 pub(crate) async fn transaction_body<B, T, E, F>(lease: &mut Lease<B>, f: F) -> Result<T, E>

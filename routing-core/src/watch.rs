@@ -3,13 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::backend::Backend;
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::lease::Lease;
 use crate::router::Routed;
+use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
 /// writer is accepted. Without it a statement on a frozen server would wait for ever. A loss between two steps ends the
@@ -19,7 +18,7 @@ pub struct LeaseWatch {
     shared: Arc<Shared>,
     /// The epoch that a write connection belongs to.
     epoch: Option<u64>,
-    losses: watch::Receiver<u64>,
+    losses: Watcher,
 }
 
 impl<B: Backend> Routed<B> {
@@ -62,7 +61,7 @@ impl LeaseWatch {
     /// Whether it has come to its end.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.writer_changed() || self.losses.has_changed().unwrap_or(false)
+        self.writer_changed() || self.losses.has_changed()
     }
 
     /// Waits for its end.
@@ -74,15 +73,16 @@ impl LeaseWatch {
         let mut losses = self.losses.clone();
         let changed = async {
             while !self.writer_changed() {
-                if self.epoch.is_none() || versions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                match self.epoch {
+                    Some(_) => versions.changed().await,
+                    None => std::future::pending().await,
                 }
             }
         };
         tokio::select! {
             biased;
             () = changed => {}
-            Ok(()) = losses.changed() => {}
+            () = losses.changed() => {}
         }
     }
 

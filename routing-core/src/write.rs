@@ -257,8 +257,9 @@ impl<B: Backend> Routed<B> {
                 .peek()
                 .node(of)
                 .is_some_and(|state| state.probed.is_some_and(|probed| probed < asked))
-                && versions.changed().await.is_ok()
-            {}
+            {
+                versions.changed().await;
+            }
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
         tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
