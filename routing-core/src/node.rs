@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, Failure};
@@ -22,6 +22,7 @@ use crate::metrics::NodeMeters;
 use crate::node_id::NodeId;
 use crate::recent::Recent;
 use crate::role::Role;
+use crate::signal::{Signal, Watcher};
 use crate::slow_start::SlowStart;
 
 /// A slow answer counts half after this time without another: a node that was slow, and gets no requests because of that,
@@ -61,7 +62,7 @@ pub struct Node {
     recent: Recent,
     probe_now: Notify,
     /// Rises each time that the monitor declares the node dead.
-    losses: watch::Sender<u64>,
+    losses: Signal,
     /// Rises each time that a connection is lost, a probe's or a request's: what was connected before may be dead too.
     generation: AtomicU64,
     meters: NodeMeters,
@@ -96,7 +97,7 @@ impl Node {
             draining: AtomicBool::new(false),
             recent: Recent::new(),
             probe_now: Notify::new(),
-            losses: watch::Sender::new(0),
+            losses: Signal::default(),
             generation: AtomicU64::new(0),
             meters,
         }
@@ -275,13 +276,13 @@ impl Node {
     }
 
     /// Sees every loss of the node from now on.
-    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
-        self.losses.subscribe()
+    pub(crate) fn losses(&self) -> Watcher {
+        self.losses.watch()
     }
 
     /// The monitor declares it dead: reads in flight move on.
     pub(crate) fn declare_lost(&self) {
-        self.losses.send_modify(|count| *count += 1);
+        self.losses.raise();
     }
 
     /// It was chosen: one more request is in flight.

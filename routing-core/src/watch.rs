@@ -12,6 +12,7 @@ use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::node::Node;
 use crate::router::Routed;
+use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
 /// writer is accepted; either also at the limit of the router's shutdown. Without it a statement on a frozen server would
@@ -21,7 +22,7 @@ pub struct LeaseWatch {
     shared: Arc<Shared>,
     /// The epoch that a write connection belongs to.
     epoch: Option<u64>,
-    losses: watch::Receiver<u64>,
+    losses: Watcher,
     cuts: watch::Receiver<bool>,
 }
 
@@ -66,7 +67,7 @@ impl LeaseWatch {
     /// Whether it has come to its end.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.was_cut() || self.writer_changed() || self.losses.has_changed().unwrap_or(false)
+        self.was_cut() || self.writer_changed() || self.losses.has_changed()
     }
 
     /// Whether the router's shutdown came to its limit.
@@ -104,15 +105,16 @@ impl LeaseWatch {
         let (mut losses, mut cuts) = (self.losses.clone(), self.cuts.clone());
         let changed = async {
             while !self.writer_changed() {
-                if self.epoch.is_none() || versions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                match self.epoch {
+                    Some(_) => versions.changed().await,
+                    None => std::future::pending().await,
                 }
             }
         };
         tokio::select! {
             biased;
             () = changed => {}
-            Ok(()) = losses.changed() => {}
+            () = losses.changed() => {}
             Ok(_) = cuts.wait_for(|cut| *cut) => {}
         }
     }

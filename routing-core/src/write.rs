@@ -259,8 +259,9 @@ impl<B: Backend> Routed<B> {
                 .peek()
                 .node(of)
                 .is_some_and(|state| state.probed.is_some_and(|probed| probed < asked))
-                && versions.changed().await.is_ok()
-            {}
+            {
+                versions.changed().await;
+            }
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
         self.back_off(attempt, deadline).await;
