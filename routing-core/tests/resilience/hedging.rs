@@ -268,8 +268,8 @@ async fn reads_in_one_request_never_go_back_whoever_wins() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let scene =
-        scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..HedgeConfig::default() })).await;
+    let hedge = HedgeConfig { ratio: 1.0, percentile: 0.3, ..HedgeConfig::default() };
+    let scene = scene(|config| config.hedge = Some(hedge)).await;
     let mut moved = BTreeSet::new();
     for round in 0..300 {
         for name in ["pg2", "pg3"] {
@@ -288,7 +288,7 @@ async fn reads_in_one_request_never_go_back_whoever_wins() {
             moved.insert(node);
         }
     }
-    assert!(hedges(&scene, "pg3") > 50, "seed {seed}: {}", hedges(&scene, "pg3"));
+    assert!(hedges(&scene, "pg3") > 20, "seed {seed}: {}", hedges(&scene, "pg3"));
     assert!(moved.len() > 1);
     assert_eq!(left_over(&scene), (0, 0, 0));
 }
