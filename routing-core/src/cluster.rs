@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::cap::Cap;
-use crate::choose::Limits;
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::decision::Refusals;
 use crate::discoverer::Following;
+use crate::eligible::Limits;
 use crate::event::Events;
 use crate::key::TokenKeys;
 use crate::lsn::Timeline;
@@ -45,6 +45,8 @@ pub struct Cluster(Arc<Inner>);
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
+    /// Ends with the monitor.
+    monitoring: watch::Receiver<()>,
 }
 
 /// What the monitor and the routers share.
@@ -108,11 +110,8 @@ impl Cluster {
         config.validate()?;
         crate::metrics::describe();
         let keys = keys(&config)?;
-        let nodes: Vec<_> = config
-            .nodes
-            .iter()
-            .map(|node| Arc::new(Node::new(node.clone(), config.breaker.clone())))
-            .collect();
+        let nodes: Vec<_> =
+            config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
@@ -135,8 +134,8 @@ impl Cluster {
             config: Arc::new(config),
         });
         let closed = watch::Sender::new(false);
-        crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
-        Ok(Self(Arc::new(Inner { shared, closed })))
+        let monitoring = crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
+        Ok(Self(Arc::new(Inner { shared, closed, monitoring })))
     }
 
     /// The newest picture of the servers.
@@ -168,16 +167,25 @@ impl Cluster {
         tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Whether it was closed: by [`close`](Self::close), or at the end of [`shutdown`](Self::shutdown).
     #[must_use]
     pub fn is_closed(&self) -> bool {
         *self.0.closed.borrow()
     }
 
-    /// Stops the monitor; requests that come later or wait fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    /// Stops the monitor at once; [`shutdown`](Self::shutdown) lets what runs end first. Requests that come later or wait
+    /// fail with [`RouteError::Closed`](crate::RouteError::Closed).
     pub fn close(&self) {
         self.0.closed.send_replace(true);
         self.0.shared.version.send_modify(|_| {});
+        // The discovery sees it as well.
+        self.0.shared.rediscover.notify_one();
+    }
+
+    /// Waits for the end of the monitor, its tasks and its connections.
+    pub(crate) async fn monitor_ended(&self) {
+        let mut monitoring = self.0.monitoring.clone();
+        while monitoring.changed().await.is_ok() {}
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

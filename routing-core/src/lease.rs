@@ -13,6 +13,7 @@ use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
+use crate::work::Working;
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
 /// Dropping it gives all of that back; a lease also says how it went.
@@ -45,6 +46,10 @@ impl Ticket {
 
     pub(crate) fn access(&self) -> Access {
         self.decision.1
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        self.decision.2
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -93,7 +98,8 @@ impl Drop for Ticket {
 /// A connection of one node, with its permits. Ending it reports to the node's breaker and load how it went.
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
-/// dropped while a statement runs counts neither for nor against the node, and its connection is not used again.
+/// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow, and its
+/// connection is not used again.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -102,11 +108,14 @@ pub struct Lease<B: Backend> {
     settled: bool,
     /// The node's success was reported already.
     proved: bool,
+    /// The last to go: a shutdown of the router waits for it.
+    _working: Working,
 }
 
 impl<B: Backend> Lease<B> {
-    pub(crate) fn new(connection: B::Connection, ticket: Ticket) -> Self {
-        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false, proved: false }
+    pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working) -> Self {
+        let (connection, since) = (Some(connection), Instant::now());
+        Self { connection, ticket, since, settled: false, proved: false, _working: working }
     }
 
     /// The node that the connection is to.
@@ -207,7 +216,10 @@ impl<B: Backend> Drop for Lease<B> {
         if !self.settled {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
-                Usage::Abandoned => {}
+                Usage::Abandoned => {
+                    let now = Instant::now();
+                    self.node().record_unfinished(now.saturating_duration_since(self.since), now);
+                }
                 Usage::Failed(fault) => self.settle(Some(fault)),
             }
         }

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
+use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
@@ -26,6 +27,7 @@ impl<B: Backend> Routed<B> {
     /// # Cancel safety
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
+        let _working = self.begin()?;
         self.shared().retry.request();
         let mut attempts = self.attempts();
         let lease = self.next_lease(&mut attempts).await?;
@@ -65,6 +67,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         self.shared().retry.request();
         let mut attempts = self.attempts();
         loop {
@@ -98,6 +101,9 @@ impl<B: Backend> Routed<B> {
                 // The closure was dropped in the middle.
                 None => drop(lease),
             }
+            if watch.was_cut() {
+                return Err(E::from(B::Error::from(RouteError::Closed)));
+            }
             attempts.failed += 1;
             attempts.tried.add(id, fault);
             attempts.primary_only |= fault.needs_primary();
@@ -121,6 +127,7 @@ impl<B: Backend> Routed<B> {
             tried: Tried::default(),
             failed: 0,
             rounds: 0,
+            heeds_breakers: false,
             began: now,
             deadline: now + self.shared().config.acquire_deadline,
         }

@@ -68,7 +68,10 @@ impl<B: Backend> Routed<B> {
     pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let topology = shared.peek();
-        let (demand, limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        let (demand, mut limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        if attempts.heeds_breakers {
+            limits.max_ejected = 1.0;
+        }
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
@@ -84,7 +87,7 @@ impl<B: Backend> Routed<B> {
                 if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
                     chosen.reason = Reason::WaitedForReplay;
                 }
-                return take(&chosen, &topology, None);
+                return take(&chosen, &topology, None, now);
             }
             if demand.needs_position() {
                 let patience = shared.config.session_wait;
@@ -108,9 +111,19 @@ impl<B: Backend> Routed<B> {
             None if behind => Reason::FallbackBehindToken,
             None => Reason::FallbackNoReplica,
         };
-        let Some(chosen) = choose::primary(&topology, demand, tried, limits, reason, now) else {
-            return Choice::Nothing;
+        let may_defy = attempts.rounds == 0 && !attempts.heeds_breakers;
+        let primary = |reason| choose::primary(&topology, demand, tried, limits, reason, now);
+        let chosen = match primary(reason) {
+            None if may_defy => {
+                let replica = choose::last_resort(&topology, demand, tried, limits, now);
+                if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
+                    return take(&chosen, &topology, None, now);
+                }
+                primary(Reason::LastResort)
+            }
+            chosen => chosen,
         };
+        let Some(chosen) = chosen else { return Choice::Nothing };
         // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
         // client brings along is limited as a fallback is: after a failover every token of the time before does.
         let own = match reason {
@@ -119,11 +132,11 @@ impl<B: Backend> Routed<B> {
             _ => false,
         };
         if own || topology.nodes.len() == 1 {
-            return take(&chosen, &topology, None);
+            return take(&chosen, &topology, None, now);
         }
         match self.cap(reason).take_for(self.priority, now) {
             Some(permit) => {
-                let choice = take(&chosen, &topology, Some(permit));
+                let choice = take(&chosen, &topology, Some(permit), now);
                 if matches!(choice, Choice::Take(_)) {
                     metrics::fallback(reason);
                 }
@@ -142,9 +155,9 @@ impl<B: Backend> Routed<B> {
 }
 
 /// Takes the place on the chosen node; again when another request has just taken its half-open slot.
-fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>) -> Choice {
+fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, now: Instant) -> Choice {
     let node = &chosen.state.node;
-    if chosen.trial && !node.take_trial() {
+    if chosen.trial && !node.take_trial(now) {
         return Choice::Again;
     }
     let decision = (chosen.state.role, Access::Read, chosen.reason);

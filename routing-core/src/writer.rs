@@ -22,6 +22,11 @@ use crate::tried::Tried;
 impl<B: Backend> Routed<B> {
     /// A connection to the proven primary.
     pub(crate) async fn writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
+        let lease = self.router().work().unless_cut(self.find_writer(deadline)).await;
+        lease.unwrap_or(Err(RouteError::Closed))
+    }
+
+    async fn find_writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
         let shared = self.shared();
         let began = Instant::now();
         let patience = deadline.min(began + shared.config.write_wait);
@@ -29,7 +34,7 @@ impl<B: Backend> Routed<B> {
         let mut turn: Option<SemaphorePermit<'_>> = None;
         let mut tried = Tried::default();
         loop {
-            if self.router().is_closed() {
+            if self.router().serves_none() {
                 return Err(RouteError::Closed);
             }
             let mut versions = shared.versions();
@@ -127,7 +132,7 @@ impl<B: Backend> Routed<B> {
         let state = self.writable(&topology, tried, now)?;
         let trial = match state.node.admission(now) {
             Admission::Admitted => false,
-            Admission::Trial if state.node.take_trial() => true,
+            Admission::Trial if state.node.take_trial(now) => true,
             Admission::Trial | Admission::Refused(_) => return None,
         };
         let decision = (state.role, Access::Write, Reason::Writer);

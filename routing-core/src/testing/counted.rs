@@ -36,6 +36,12 @@ impl FakeServer {
         self.statements.load(SeqCst)
     }
 
+    /// Connections that the monitor has to it.
+    #[must_use]
+    pub fn probe_connections(&self) -> u32 {
+        self.probe_connections.load(SeqCst)
+    }
+
     /// Probes that it has answered.
     #[must_use]
     pub fn probes(&self) -> u32 {
