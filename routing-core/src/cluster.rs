@@ -28,7 +28,6 @@ use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
 use crate::signal::{Signal, Watcher};
-use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -238,10 +237,9 @@ impl Shared {
         self.version.raise();
     }
 
-    /// Who reads what clients present, at `wall`.
-    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
-        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
-        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
+    /// Who reads what clients present.
+    pub(crate) fn reader(&self, topology: &Topology) -> Reader<'_> {
+        Reader::new(&self.keys, self.config.token_lifetime, topology.lineage.system_id)
     }
 
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is

@@ -27,16 +27,17 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Takes the place. The caller has taken the half-open slot when `trial` says so.
+    /// Takes the place at `now`. The caller has taken the half-open slot when `trial` says so.
     pub(crate) fn new(
         node: Arc<Node>,
         decision: (Role, Access, Reason),
         trial: bool,
         fallback: Option<CapPermit>,
         epoch: u64,
+        now: Instant,
     ) -> Self {
         let (role, access, reason) = decision;
-        node.enter(access, role, reason);
+        node.enter(access, role, reason, now);
         Self { node, decision, trial, _fallback: fallback, epoch }
     }
 
@@ -72,9 +73,8 @@ impl Ticket {
     }
 
     /// The request's use of the node ends: with a fault, or successfully, which the node has heard already if `proved`.
-    pub(crate) fn settle(&self, elapsed: Duration, proved: bool, fault: Option<Fault>) {
+    pub(crate) fn settle(&self, elapsed: Duration, proved: bool, fault: Option<Fault>, now: Instant) {
         self.node.meters().query(self.access(), elapsed);
-        let now = Instant::now();
         match fault {
             None if proved => {}
             None => self.node.record_success(elapsed, now),
@@ -191,7 +191,8 @@ impl<B: Backend> Lease<B> {
 
     fn settle(&mut self, fault: Option<Fault>) {
         self.settled = true;
-        self.ticket.settle(self.since.elapsed(), self.proved, fault);
+        let now = Instant::now();
+        self.ticket.settle(now.saturating_duration_since(self.since), self.proved, fault, now);
     }
 }
 

@@ -286,9 +286,9 @@ impl Node {
     }
 
     /// It was chosen: one more request is in flight.
-    pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason) {
+    pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason, now: Instant) {
         self.in_flight.fetch_add(1, Relaxed);
-        self.recent.record(access, reason, Instant::now());
+        self.recent.record(access, reason, now);
         self.meters.decision(access, role, reason);
     }
 

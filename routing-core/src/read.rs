@@ -178,7 +178,11 @@ impl<B: Backend> Routed<B> {
     }
 
     pub(crate) fn attempts(&self) -> Attempts {
-        let now = Instant::now();
+        self.attempts_at(Instant::now())
+    }
+
+    /// A call that begins at `now`.
+    pub(crate) fn attempts_at(&self, now: Instant) -> Attempts {
         Attempts {
             demand: Demand::ANY,
             kept: None,

@@ -188,7 +188,7 @@ impl Session {
         memory.token = presented
             .chain(observed.iter().copied())
             .filter(ours)
-            .filter(|token| !token.is_over(reader.wall))
+            .filter(|token| !token.is_over(reader.wall()))
             .reduce(SessionToken::stricter);
         memory
     }

@@ -15,7 +15,6 @@ use crate::metrics;
 use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
-use crate::token::UnixMillis;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 
@@ -103,7 +102,7 @@ impl<B: Backend> Routed<B> {
         let shared = self.shared();
         let topology = shared.peek();
         let Some((_, own)) = topology.lineage.writer else { return };
-        let memory = self.session().memory(&shared.reader(&topology, UnixMillis::now()));
+        let memory = self.session().memory(&shared.reader(&topology));
         if let Some(token) = memory.token.filter(|token| token.timeline > own) {
             shared.hear(token.timeline, now);
         }
@@ -136,7 +135,7 @@ impl<B: Backend> Routed<B> {
             Admission::Trial | Admission::Refused(_) => return None,
         };
         let decision = (state.role, Access::Write, Reason::Writer);
-        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.lineage.epoch))
+        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.lineage.epoch, now))
     }
 
     fn no_writer(&self, tried: &Tried, began: Instant, now: Instant) -> RouteError {

@@ -100,12 +100,12 @@ impl Reader {
     /// # Panics
     /// When no node may serve, which here none gives cause to.
     pub fn decide(&self) -> bool {
-        let mut attempts = self.routed.attempts();
+        let mut attempts = self.routed.attempts_at(self.now);
         (attempts.demand, attempts.kept) = self.routed.demand(&attempts, self.now);
         let Choice::Take(ticket) = self.routed.choose(&attempts, self.now) else {
             panic!("every node is fresh and admits")
         };
-        ticket.settle(Duration::from_micros(1), false, None);
+        ticket.settle(Duration::from_micros(1), false, None, self.now);
         self.routed.session.lean_to_none();
         ticket.is_on_primary()
     }
