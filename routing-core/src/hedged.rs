@@ -73,7 +73,7 @@ impl<B: Backend> Routed<B> {
                 match other {
                     Some(other) if other.is_served() => other,
                     other => {
-                        remember(attempts, other);
+                        remember(attempts, other.as_ref());
                         ended
                     }
                 }
@@ -86,7 +86,7 @@ impl<B: Backend> Routed<B> {
                         if other.is_none() {
                             hedging.give_back();
                         }
-                        remember(attempts, other);
+                        remember(attempts, other.as_ref());
                         first.await
                     }
                 }
@@ -138,9 +138,9 @@ fn counted<B: Backend, T, E>(hedging: &Hedging, ended: Attempt<B, T, E>) -> Atte
 }
 
 /// A node that has failed beside another is not tried again.
-fn remember<B: Backend, T, E>(attempts: &mut Attempts, ended: Option<Attempt<B, T, E>>) {
+fn remember<B: Backend, T, E>(attempts: &mut Attempts, ended: Option<&Attempt<B, T, E>>) {
     if let Some(Attempt::Fault { node, fault, .. }) = ended {
-        attempts.tried.add(node, fault);
+        attempts.tried.add(*node, *fault);
     }
 }
 

@@ -71,7 +71,7 @@ async fn a_replica_that_fails_everything_costs_few_attempts_whatever_opens_its_b
         let [.., errors, some] = load(&scene, |node| if node == "pg4" { 0.02 } else { 0.0 }).await;
         let served = scene.servers.server("pg4").statements();
         assert_eq!(errors, 0, "another replica serves");
-        println!(
+        eprintln!(
             "experiment | breaker.failures = {failures} | of 8000 reads in 20 s, one of three replicas fails all: {dead} \
              failed attempts | fails one in fifty: {some}, and it serves {served}"
         );
@@ -91,7 +91,7 @@ async fn a_share_of_half_serves_more_than_the_whole_when_a_fault_hits_all_alike(
         .await;
         let [by_replicas, by_primary, shed, errors, failed] =
             load(&scene, |node| if node == "pg1" { 0.0 } else { 0.6 }).await;
-        println!(
+        eprintln!(
             "experiment | breaker.max_ejected = {share} | every replica fails 6 in 10 | {by_replicas} served by replicas, \
              {by_primary} by the primary, {shed} shed, {errors} errors, {failed} failed attempts of 8000"
         );

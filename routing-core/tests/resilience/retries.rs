@@ -25,7 +25,7 @@ async fn fire<F: Future<Output = ()> + Send + 'static>(request: impl Fn() -> F) 
 }
 
 fn within_budget(what: &str, attempts: u32) {
-    println!("retries | {what} | {REQUESTS} requests, every node fails | {attempts} attempts");
+    eprintln!("retries | {what} | {REQUESTS} requests, every node fails | {attempts} attempts");
     // A fifth, and ten a second, of which the budget has ten seconds' worth saved up at first.
     // What opens the breakers, and their trials, are beside it: a hundred.
     let most = REQUESTS + REQUESTS / 5 + 10 * (SECONDS + 10) + 100;
@@ -78,7 +78,7 @@ async fn when_no_node_lets_anybody_in_connections_are_asked_for_within_the_budge
     })
     .await;
     let asked = scene.servers.server("pg1").asked();
-    println!("retries | checkouts for writes | {REQUESTS} requests, the primary refuses | {asked} attempts");
+    eprintln!("retries | checkouts for writes | {REQUESTS} requests, the primary refuses | {asked} attempts");
     assert!(asked < REQUESTS / 5, "whoever waits for the primary does not hammer it: {asked}");
 }
 
