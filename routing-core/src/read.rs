@@ -10,7 +10,6 @@ use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
-use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
@@ -102,7 +101,7 @@ impl<B: Backend> Routed<B> {
                 None => drop(lease),
             }
             if watch.was_cut() {
-                return Err(E::from(B::Error::from(RouteError::Closed)));
+                return Err(E::from(B::Error::from(crate::RouteError::Closed)));
             }
             attempts.failed += 1;
             attempts.tried.add(id, fault);
