@@ -42,6 +42,9 @@ impl Fading {
         }
         // A clock that another thread read a moment earlier.
         let age = (self.tick(now).wrapping_sub(set) as i32).max(0).unsigned_abs();
+        if age == 0 {
+            return value;
+        }
         let age = u64::from(age) * TICK_MILLIS;
         let halvings = u32::try_from(age / self.half_life).unwrap_or(u32::MAX);
         let halved = value.checked_shr(halvings).unwrap_or(0);
