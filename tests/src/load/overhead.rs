@@ -149,8 +149,9 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
                     async move {
                         let text = match contender {
                             BARE => {
-                                let mut connection =
-                                    bare.checkout(Access::Read).await.ok().expect("a connection");
+                                let Ok(mut connection) = bare.checkout(Access::Read).await else {
+                                    panic!("a connection")
+                                };
                                 let text = O::bare(&mut connection, id).await;
                                 O::finished(&mut connection);
                                 text
