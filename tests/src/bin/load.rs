@@ -36,7 +36,7 @@ enum Table {
     Slow,
 }
 
-fn said(progress: String) {
+fn said(progress: &str) {
     eprintln!("{progress}");
 }
 

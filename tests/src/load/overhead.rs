@@ -123,7 +123,7 @@ pub async fn cluster() -> TestCluster {
 ///
 /// # Panics
 /// When a read fails.
-pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: impl Fn(String)) -> Vec<Line> {
+pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: impl Fn(&str)) -> Vec<Line> {
     let mut config = cluster.config();
     config.nodes.retain(|node| node.name == PRIMARY || node.name == SERVING);
     let pool_size = config.read_pool_size;
@@ -171,7 +171,7 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
                     slices[contender].push(slice);
                 }
             }
-            said(format!("{}, {clients} clients: turn {round} of {}", O::NAME, options.rounds));
+            said(&format!("{}, {clients} clients: turn {round} of {}", O::NAME, options.rounds));
         }
         lines.push(Line { orm: O::NAME, clients, slices });
     }
