@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
@@ -18,6 +17,7 @@ use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::selection::Choice;
+use crate::signal::Watcher;
 use crate::tried::Tried;
 
 /// What one call has been through.
@@ -44,8 +44,13 @@ pub(crate) struct Attempts {
 impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     pub(crate) async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
+        let lease = self.router.work().unless_cut(self.find_lease(attempts)).await;
+        lease.unwrap_or(Err(RouteError::Closed))
+    }
+
+    async fn find_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
         loop {
-            if self.router.is_closed() {
+            if self.router.serves_none() {
                 return Err(RouteError::Closed);
             }
             let mut versions = self.shared().versions();
@@ -120,8 +125,9 @@ impl<B: Backend> Routed<B> {
         }
     }
 
-    /// Whether the node still meets the demand after the time that getting a connection took. For a bound the proof must
-    /// be younger than the connection: a standby that crashed came back *behind* what it had shown.
+    /// Whether the node still meets the demand after the time that getting a connection took. On the primary, and for a bound or
+    /// a position, the proof must be younger than the connection: a standby that crashed came back *behind* what it had shown,
+    /// and a primary that was started again may be a standby.
     ///
     /// An error keeps the node from being tried again when it names a fault; without one the topology itself does.
     pub(crate) async fn still_serves(
@@ -139,35 +145,38 @@ impl<B: Backend> Routed<B> {
                 let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
-                    if writer.is_none_or(|writer| writer.node.id() != id) {
+                    let writer = writer.filter(|writer| writer.node.id() == id).ok_or(None)?;
+                    // It may have been started again since it was proven, as a standby.
+                    let proven = writer.probed.is_some_and(|probed| probed > opened);
+                    if proven {
+                        metrics::served_staleness(Duration::ZERO);
+                    }
+                    proven
+                } else {
+                    // A connection that is younger than what this request has been served: the server may have crashed in between,
+                    // and have come back behind that. A crash also ends the monitor's connection.
+                    let served = self.session.served_by(id);
+                    if served.is_none() && attempts.kept == Some(id) {
+                        // Another read of the request has found the node wanting meanwhile.
                         return Err(None);
                     }
-                    metrics::served_staleness(Duration::ZERO);
-                    return Ok(());
+                    let younger = served.filter(|serving| opened >= serving.since);
+                    if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
+                        self.session.lose_node(now);
+                        return Err(None);
+                    }
+                    let Some(state) = topology.node(id) else { return Err(None) };
+                    let reason = lease.decision().reason;
+                    if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
+                        return Err(None);
+                    }
+                    let proven = !(attempts.demand.needs_proof() || younger.is_some())
+                        || state.probed.is_some_and(|probed| probed > opened);
+                    if let Some(staleness) = state.staleness(now).filter(|_| proven) {
+                        metrics::served_staleness(staleness + shared.limits.commit_delay);
+                    }
+                    proven
                 }
-                // A connection that is younger than what this request has been served: the server may have crashed in between,
-                // and have come back behind that. A crash also ends the monitor's connection.
-                let served = self.session.served_by(id);
-                if served.is_none() && attempts.kept == Some(id) {
-                    // Another read of the request has found the node wanting meanwhile.
-                    return Err(None);
-                }
-                let younger = served.filter(|serving| opened >= serving.since);
-                if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
-                    self.session.lose_node(now);
-                    return Err(None);
-                }
-                let Some(state) = topology.node(id) else { return Err(None) };
-                let reason = lease.decision().reason;
-                if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
-                    return Err(None);
-                }
-                let proven = !(attempts.demand.needs_proof() || younger.is_some())
-                    || state.probed.is_some_and(|probed| probed > opened);
-                if let Some(staleness) = state.staleness(now).filter(|_| proven) {
-                    metrics::served_staleness(staleness + shared.limits.commit_delay);
-                }
-                proven
             };
             if proven {
                 return Ok(());
@@ -188,7 +197,7 @@ impl<B: Backend> Routed<B> {
         let fault = match timeout_at(limit, pools.checkout(access)).await {
             Ok(Ok(connection)) => {
                 ticket.node().meters().checkout(access, began.elapsed());
-                return Ok(Lease::new(connection, ticket));
+                return Ok(Lease::new(connection, ticket, self.router.work().lease()));
             }
             // A server that answers and lets us not in (a wrong password, no such database) refuses us.
             Ok(Err(error)) => {
@@ -196,6 +205,8 @@ impl<B: Backend> Routed<B> {
                 tracing::debug!(node = ticket.node().name(), %access, %fault, %error, "no connection");
                 fault
             }
+            // The caller's deadline can be nearer than the pool's own patience, and the wait is the pool's all the same.
+            Err(_) if pools.pool(access).is_exhausted() => Fault::Saturated,
             Err(_) => {
                 tracing::debug!(node = ticket.node().name(), %access, "no connection in time");
                 Fault::Unresponsive
@@ -207,12 +218,7 @@ impl<B: Backend> Routed<B> {
 
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
-    pub(crate) async fn await_replay(
-        &self,
-        attempts: &mut Attempts,
-        versions: &mut watch::Receiver<u64>,
-        now: Instant,
-    ) {
+    pub(crate) async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {
@@ -233,7 +239,7 @@ impl<B: Backend> Routed<B> {
     async fn await_better(
         &self,
         attempts: &mut Attempts,
-        versions: &mut watch::Receiver<u64>,
+        versions: &mut Watcher,
         now: Instant,
     ) -> Result<(), RouteError> {
         let shared = self.shared();

@@ -27,7 +27,7 @@ use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
-use crate::token::UnixMillis;
+use crate::signal::{Signal, Watcher};
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -46,6 +46,8 @@ pub struct Cluster(Arc<Inner>);
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
+    /// Ends with the monitor.
+    monitoring: watch::Receiver<()>,
 }
 
 /// What the monitor and the routers share.
@@ -54,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) membership: Membership,
     topology: ArcSwap<Topology>,
-    version: watch::Sender<u64>,
+    version: Signal,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
     /// `None`: no read is sent twice.
@@ -113,10 +115,17 @@ impl Cluster {
         let keys = keys(&config)?;
         let nodes: Vec<_> =
             config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
+        if let [only] = &nodes[..] {
+            // A replica's URL that a deployment has lost is no error, and must not go unnoticed.
+            tracing::warn!(
+                node = only.name(),
+                "one server is configured: the primary serves every read until a discovery finds others"
+            );
+        }
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
-            version: watch::Sender::new(0),
+            version: Signal::default(),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
             hedging: config.hedge.clone().map(Hedging::new),
@@ -136,8 +145,8 @@ impl Cluster {
             config: Arc::new(config),
         });
         let closed = watch::Sender::new(false);
-        crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
-        Ok(Self(Arc::new(Inner { shared, closed })))
+        let monitoring = crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
+        Ok(Self(Arc::new(Inner { shared, closed, monitoring })))
     }
 
     /// The newest picture of the servers.
@@ -165,20 +174,33 @@ impl Cluster {
     /// Dropping the future changes nothing.
     pub async fn settled(&self, limit: Duration) -> bool {
         let mut version = self.0.shared.versions();
-        let settled = async { while !self.topology().is_settled() && version.changed().await.is_ok() {} };
+        let settled = async {
+            while !self.topology().is_settled() {
+                version.changed().await;
+            }
+        };
         tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Whether it was closed: by [`close`](Self::close), or at the end of [`shutdown`](Self::shutdown).
     #[must_use]
     pub fn is_closed(&self) -> bool {
         *self.0.closed.borrow()
     }
 
-    /// Stops the monitor; requests that come later or wait fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    /// Stops the monitor at once; [`shutdown`](Self::shutdown) lets what runs end first. Requests that come later or wait
+    /// fail with [`RouteError::Closed`](crate::RouteError::Closed).
     pub fn close(&self) {
         self.0.closed.send_replace(true);
-        self.0.shared.version.send_modify(|_| {});
+        self.0.shared.version.raise();
+        // The discovery sees it as well.
+        self.0.shared.rediscover.notify_one();
+    }
+
+    /// Waits for the end of the monitor, its tasks and its connections.
+    pub(crate) async fn monitor_ended(&self) {
+        let mut monitoring = self.0.monitoring.clone();
+        while monitoring.changed().await.is_ok() {}
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -205,21 +227,19 @@ impl Shared {
     }
 
     /// Sees every new topology from now on.
-    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    pub(crate) fn versions(&self) -> Watcher {
+        self.version.watch()
     }
 
     /// The one place where the topology is replaced. Only the monitor calls it.
     pub(crate) fn publish(&self, topology: Topology) {
-        let version = topology.version;
         self.topology.store(Arc::new(topology));
-        self.version.send_replace(version);
+        self.version.raise();
     }
 
-    /// Who reads what clients present, at `wall`.
-    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
-        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
-        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
+    /// Who reads what clients present.
+    pub(crate) fn reader(&self, topology: &Topology) -> Reader<'_> {
+        Reader::new(&self.keys, self.config.token_lifetime, topology.lineage.system_id)
     }
 
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is

@@ -8,6 +8,7 @@ use crate::config::RouterConfig;
 use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
+use crate::sabotage::{Sabotage, disabled};
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 
@@ -52,6 +53,8 @@ pub(crate) fn still_meets(
 }
 
 /// Why a node cannot serve as a replica, whatever the demand and its breaker.
+// Inlined, as its like below: a decision asks only whether there is a reason, and need not make it.
+#[inline(always)]
 pub(crate) fn barred(
     topology: &Topology,
     state: &NodeState,
@@ -92,11 +95,13 @@ pub(crate) fn unserving(
 }
 
 /// Why a replica is not fresh enough for the demand at `now`.
+#[inline(always)]
 pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
     if demand.primary.is_some() {
         return Some(Refusal::IsReplica);
     }
     let limit = match demand.bound {
+        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
         Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
         Some(bound) => bound.min(limits.max_staleness),
         None => limits.max_staleness,
@@ -114,6 +119,7 @@ pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: In
 }
 
 /// Why a replica does not have what the session has seen.
+#[inline(always)]
 fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
     if !demand.needs_position() {
         return None;

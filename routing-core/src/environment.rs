@@ -59,15 +59,34 @@ impl RouterConfig {
                 node.probe_url = Some(node.url.with_credentials(&user, &password));
             }
         }
-        let token_keys = variable("ROUTING_TOKEN_KEY").map(|keys| keys.parse()).transpose();
-        let token_keys = token_keys.map_err(|error: crate::key::InvalidKeys| ConfigError::Keys {
-            message: format!("ROUTING_TOKEN_KEY: {error}"),
-        })?;
-        let config = Self { nodes, token_keys, zone: variable("ROUTING_ZONE"), ..Self::default() };
+        let config = Self { nodes, zone: variable("ROUTING_ZONE"), ..Self::default() }.with_keys(lookup)?;
         config.validate()?;
         Ok(config)
     }
+
+    /// The same with the token keys of `ROUTING_TOKEN_KEY`, if it has none of its own: for a configuration whose nodes come
+    /// from a file, which need not hold every secret.
+    ///
+    /// # Errors
+    /// [`ConfigError::Keys`] when the variable holds no keys.
+    pub fn with_keys_from_env(self) -> Result<Self, ConfigError> {
+        self.with_keys(|name| std::env::var(name).ok())
+    }
+
+    fn with_keys(self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let keys = lookup(TOKEN_KEY).filter(|keys| !keys.trim().is_empty());
+        let keys = match (self.token_keys.is_some(), keys) {
+            (true, _) | (_, None) => return Ok(self),
+            (false, Some(keys)) => keys.parse().map_err(|error: crate::key::InvalidKeys| {
+                ConfigError::Keys { message: format!("{TOKEN_KEY}: {error}") }
+            })?,
+        };
+        Ok(Self { token_keys: Some(keys), ..self })
+    }
 }
+
+/// What holds the keys that sign session tokens.
+const TOKEN_KEY: &str = "ROUTING_TOKEN_KEY";
 
 fn node(variable: &str, text: &str) -> Result<NodeConfig, ConfigError> {
     // A `=` after the scheme belongs to the URL's parameters.
@@ -150,5 +169,19 @@ mod tests {
             assert!(error.to_string().contains(named), "{error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn keys_come_from_the_environment_only_where_there_are_none() {
+        let own = "a key of the file that is quite long enough";
+        let lookup = |value: &'static str| move |name: &str| (name == TOKEN_KEY).then(|| value.to_owned());
+        let none = RouterConfig::default();
+        let some = RouterConfig { token_keys: Some(own.parse().unwrap()), ..RouterConfig::default() };
+        let keyed =
+            |config: &RouterConfig, value| config.clone().with_keys(lookup(value)).unwrap().token_keys;
+        assert!(keyed(&none, "a key of the environment that is long enough").is_some());
+        assert!(keyed(&none, " ").is_none());
+        assert!(keyed(&some, "short").is_some(), "it is not looked at");
+        assert!(none.with_keys(lookup("short")).unwrap_err().to_string().contains(TOKEN_KEY));
     }
 }

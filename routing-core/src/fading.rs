@@ -12,7 +12,8 @@ pub(crate) struct Fading {
     /// The number, and below it when it was set, in ticks since `origin`.
     packed: AtomicU64,
     origin: Instant,
-    half_life_millis: u64,
+    /// In milliseconds; never 0.
+    half_life: u64,
 }
 
 /// The unit in which instants are kept: they come round after two years, in which a number that nobody sets looks younger
@@ -22,12 +23,13 @@ const TICK_MILLIS: u64 = 16;
 impl Fading {
     /// Zero.
     pub(crate) fn new(half_life: Duration) -> Self {
-        let half_life_millis = u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { packed: AtomicU64::new(0), origin: Instant::now(), half_life_millis }
+        let half_life = u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { packed: AtomicU64::new(0), origin: Instant::now(), half_life }
     }
 
     fn tick(&self, now: Instant) -> u32 {
         let since = now.saturating_duration_since(self.origin);
+        // `as_millis` computes in 128 bits, which shows where every node is looked at.
         ((since.as_secs() * 1_000 + u64::from(since.subsec_millis())) / TICK_MILLIS) as u32
     }
 
@@ -40,11 +42,14 @@ impl Fading {
         }
         // A clock that another thread read a moment earlier.
         let age = (self.tick(now).wrapping_sub(set) as i32).max(0).unsigned_abs();
+        if age == 0 {
+            return value;
+        }
         let age = u64::from(age) * TICK_MILLIS;
-        let half_life = self.half_life_millis;
-        let halved = value.checked_shr(u32::try_from(age / half_life).unwrap_or(u32::MAX)).unwrap_or(0);
+        let halvings = u32::try_from(age / self.half_life).unwrap_or(u32::MAX);
+        let halved = value.checked_shr(halvings).unwrap_or(0);
         // Between two halvings along a straight line.
-        let part = u64::from(halved) * (age % half_life) / half_life / 2;
+        let part = u64::from(halved) * (age % self.half_life) / self.half_life / 2;
         (halved - part as u32).max(1)
     }
 

@@ -1,12 +1,12 @@
 //! A node's breaker as requests see it: without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker, Failure};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A breaker, and the part of it that a decision reads without a lock.
 pub(crate) struct Gate {
@@ -16,11 +16,14 @@ pub(crate) struct Gate {
     opens_at: AtomicU64,
     /// The one request of the half-open state is under way.
     probing: AtomicBool,
-    /// Successes since the breaker was last told, so that a success costs one addition.
-    successes: AtomicU32,
-    failing: AtomicBool,
+    /// Successes since the breaker was last told, so that a success costs one addition; and [`ATTENTIVE`]. In one number, so
+    /// that no success can come between the two: told late, it would close a breaker that has opened since.
+    successes: AtomicU64,
     origin: Instant,
 }
+
+/// The breaker wants to hear of each success: there were failures since the last.
+const ATTENTIVE: u64 = 1 << 63;
 
 /// The breaker, and when it heard something last.
 struct Told {
@@ -31,13 +34,10 @@ struct Told {
 impl Told {
     /// How many of the successes since it heard something last are of its last window, if they came evenly. An hour of
     /// successes must not hide that most requests fail now.
-    fn recent(&self, successes: u32, window: Duration, now: Instant) -> u32 {
+    fn recent(&self, successes: u64, window: Duration, now: Instant) -> u32 {
         let since = now.saturating_duration_since(self.at);
-        if since <= window {
-            return successes;
-        }
-        let share = window.as_secs_f64() / since.as_secs_f64();
-        (f64::from(successes) * share).ceil() as u32
+        let share = if since <= window { 1.0 } else { window.as_secs_f64() / since.as_secs_f64() };
+        (successes as f64 * share).ceil() as u32
     }
 }
 
@@ -60,8 +60,7 @@ impl Gate {
             told: Mutex::new(Told { breaker: CircuitBreaker::new(config), at: origin }),
             opens_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
-            successes: AtomicU32::new(0),
-            failing: AtomicBool::new(false),
+            successes: AtomicU64::new(0),
             origin,
         }
     }
@@ -107,9 +106,8 @@ impl Gate {
 
     /// Whether the success closed the breaker.
     pub(crate) fn success(&self, now: Instant) -> bool {
-        self.successes.fetch_add(1, Relaxed);
         // A healthy node's success ends here; the breaker hears of it with the next failure.
-        self.failing.load(Relaxed) && self.tell(now, |_| {})
+        self.successes.fetch_add(1, Relaxed) & ATTENTIVE != 0 && self.tell(now, |_| {})
     }
 
     pub(crate) fn failure(&self, kind: Failure, now: Instant) {
@@ -125,9 +123,8 @@ impl Gate {
     /// Whether that closed it.
     fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) -> bool {
         let mut told = self.lock();
-        // Before the count is taken, so that a success that comes in between tells the breaker itself.
-        self.failing.store(true, Relaxed);
-        let successes = told.recent(self.successes.swap(0, Relaxed), self.window, now);
+        let successes = self.successes.swap(ATTENTIVE, Relaxed) & !ATTENTIVE;
+        let successes = told.recent(successes, self.window, now);
         told.at = now;
         let breaker = &mut told.breaker;
         breaker.record_successes(successes, now);
@@ -136,7 +133,9 @@ impl Gate {
             u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
         });
         let was_open = self.opens_at.swap(end, Relaxed) != 0;
-        self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
+        if end == 0 && breaker.consecutive_failures() == 0 {
+            self.successes.fetch_and(!ATTENTIVE, Relaxed);
+        }
         was_open && end == 0
     }
 }

@@ -102,8 +102,13 @@ impl Membership {
     }
 
     fn each(&self, act: impl Fn(&dyn NodePools)) {
-        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        carried.iter().filter_map(Weak::upgrade).for_each(|pools| act(&*pools));
+        self.carried().iter().for_each(|pools| act(&**pools));
+    }
+
+    /// The pools of every backend.
+    pub(crate) fn carried(&self) -> Vec<Arc<dyn NodePools>> {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        carried.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Begins a change of the nodes. Others wait until it is finished or dropped.

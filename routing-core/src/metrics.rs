@@ -140,7 +140,10 @@ pub(crate) fn hedge(outcome: Hedge) {
 }
 
 pub(crate) fn fallback(reason: Reason) {
-    metrics::counter!(FALLBACK, "reason" => reason.as_str()).increment(1);
+    static COUNTERS: [OnceLock<Counter>; REASONS] = [const { OnceLock::new() }; REASONS];
+    COUNTERS[reason as usize]
+        .get_or_init(|| metrics::counter!(FALLBACK, "reason" => reason.as_str()))
+        .increment(1);
 }
 
 pub(crate) fn shed(reason: &'static str) {

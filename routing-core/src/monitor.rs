@@ -26,26 +26,28 @@ use crate::watcher::watch_node;
 /// The pause before a part of the monitor that ended unexpectedly is started again.
 const RESTART: Duration = Duration::from_millis(100);
 
-pub(crate) fn spawn(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch::Receiver<bool>) {
+/// What it returns ends when the monitor, its tasks and its connections are gone.
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    prober: Arc<dyn Prober>,
+    closed: watch::Receiver<bool>,
+) -> watch::Receiver<()> {
+    let (alive, monitoring) = watch::channel(());
     tokio::spawn(async move {
         loop {
             let observing = tokio::spawn(observe(shared.clone(), prober.clone(), closed.clone()));
-            let abort = observing.abort_handle();
-            tokio::select! {
-                biased;
-                // An error means that the last user of the cluster is gone.
-                _ = closed.wait_for(|closed| *closed) => {
-                    abort.abort();
-                    return;
-                }
-                ended = observing => {
-                    let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
-                    tracing::error!(why, "the monitor ended unexpectedly and is started again");
-                }
+            let ended = observing.await;
+            // An error means that the last user of the cluster is gone.
+            if *closed.borrow() || closed.has_changed().is_err() {
+                break;
             }
+            let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
+            tracing::error!(why, "the monitor ended unexpectedly and is started again");
             sleep(RESTART).await;
         }
+        drop(alive);
     });
+    monitoring
 }
 
 async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch::Receiver<bool>) {
@@ -61,7 +63,8 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
     loop {
         tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => return,
+            // An error means that the last user of the cluster is gone.
+            _ = closed.wait_for(|closed| *closed) => break,
             Some(error) = watchers.next_panic() => {
                 // The whole is started again from the last picture.
                 tracing::error!(why = ?error, "the watch over a node ended unexpectedly");
@@ -95,6 +98,7 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
             }
         }
     }
+    watchers.end().await;
 }
 
 /// The watches over the nodes of now, each a task of its own.
@@ -120,6 +124,11 @@ impl Watchers {
         for node in nodes {
             self.by_node.entry(node.id()).or_insert_with(|| self.tasks.spawn(watch(node)));
         }
+    }
+
+    /// Ends them all, and waits until their connections are gone.
+    async fn end(&mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Waits until a watch panics: none ends by itself.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState};
@@ -23,6 +23,7 @@ use crate::metrics::NodeMeters;
 use crate::node_id::NodeId;
 use crate::recent::Recent;
 use crate::role::Role;
+use crate::signal::{Signal, Watcher};
 use crate::slow_start::SlowStart;
 use outcome::{FAULT_HALF_LIFE, LATENCY_HALF_LIFE};
 
@@ -53,7 +54,7 @@ pub struct Node {
     recent: Recent,
     probe_now: Notify,
     /// Rises each time that the monitor declares the node dead.
-    losses: watch::Sender<u64>,
+    losses: Signal,
     /// Rises each time that a connection is lost, a probe's or a request's: what was connected before may be dead too.
     generation: AtomicU64,
     meters: NodeMeters,
@@ -88,7 +89,7 @@ impl Node {
             draining: AtomicBool::new(false),
             recent: Recent::new(),
             probe_now: Notify::new(),
-            losses: watch::Sender::new(0),
+            losses: Signal::default(),
             generation: AtomicU64::new(0),
             meters,
         }
@@ -227,19 +228,19 @@ impl Node {
     }
 
     /// Sees every loss of the node from now on.
-    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
-        self.losses.subscribe()
+    pub(crate) fn losses(&self) -> Watcher {
+        self.losses.watch()
     }
 
     /// The monitor declares it dead: reads in flight move on.
     pub(crate) fn declare_lost(&self) {
-        self.losses.send_modify(|count| *count += 1);
+        self.losses.raise();
     }
 
     /// It was chosen: one more request is in flight.
-    pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason) {
+    pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason, now: Instant) {
         self.in_flight.fetch_add(1, Relaxed);
-        self.recent.record(access, reason, Instant::now());
+        self.recent.record(access, reason, now);
         self.meters.decision(access, role, reason);
     }
 

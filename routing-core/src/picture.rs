@@ -74,7 +74,7 @@ impl Evidence {
             lineage_proven: match own_timeline {
                 _ if probe.is_some_and(|probe| probe.claimed_lag.is_some()) => false,
                 Some(own) => Some(own) == writer_timeline,
-                None => self.lineage.epoch == 1,
+                None => self.lineage.epoch == 1 && record.may_be_on(writer_timeline),
             },
             returning: record.returning,
             behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {

@@ -27,7 +27,7 @@ pub(crate) enum Attempt<B: Backend, T, E> {
         serving: Serving,
         took: Duration,
     },
-    /// The closure's error, which says nothing about the node.
+    /// What the caller gets: the closure's error, which says nothing about the node, or that the router was shut down.
     Error(E),
     /// The node failed it; without an error it was dropped in the middle.
     Fault {
@@ -56,6 +56,7 @@ impl<B: Backend> Routed<B> {
     /// # Cancel safety
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_read(&self) -> Result<Lease<B>, B::Error> {
+        let _working = self.begin()?;
         self.shared().retry.request();
         let mut attempts = self.attempts();
         let lease = self.next_lease(&mut attempts).await?;
@@ -105,6 +106,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         self.shared().retry.request();
         let mut attempts = self.attempts();
         loop {
@@ -168,11 +170,18 @@ impl<B: Backend> Routed<B> {
             // The closure was dropped in the middle.
             None => drop(lease),
         }
+        if watch.was_cut() {
+            return Attempt::Error(E::from(B::Error::from(crate::RouteError::Closed)));
+        }
         Attempt::Fault { node, fault, error }
     }
 
     pub(crate) fn attempts(&self) -> Attempts {
-        let now = Instant::now();
+        self.attempts_at(Instant::now())
+    }
+
+    /// A call that begins at `now`.
+    pub(crate) fn attempts_at(&self, now: Instant) -> Attempts {
         Attempts {
             demand: Demand::ANY,
             kept: None,

@@ -54,6 +54,14 @@ impl Record {
         }
     }
 
+    /// Whether a standby that does not show its timeline can be on this one. Where a WAL receiver runs the timeline is hidden from
+    /// us. Where none runs, it must have received the timeline since it was first seen: one that was started since may have
+    /// followed a primary that nobody here has seen, and its positions would be of another history.
+    pub(crate) fn may_be_on(&self, timeline: Option<Timeline>) -> bool {
+        let hidden = self.said.as_ref().is_some_and(|said| said.probe.wal_receiver);
+        hidden || self.received.is_some_and(|(received, _)| Some(received) == timeline)
+    }
+
     /// Whether a node of another number is the same server: it left and joined anew.
     pub(crate) fn is_succeeded_by(&self, node: &Node) -> bool {
         let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());

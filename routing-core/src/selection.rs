@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
-use crate::demand::{self, Demand, Floor};
+use crate::demand::{self, Demand, Floor, Memory};
 use crate::eligible::Limits;
 use crate::lease::Ticket;
 use crate::metrics;
@@ -37,10 +37,14 @@ impl<B: Backend> Routed<B> {
     pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
         let shared = self.shared();
         let topology = shared.peek();
-        let wall = UnixMillis::now();
-        let reader = shared.reader(&topology, wall);
+        let reader = shared.reader(&topology);
+        // Only a token ends by the wall's clock.
+        let demanded = |memory: &Memory| {
+            let wall = memory.token.map_or(UnixMillis(0), |_| reader.wall());
+            demand::demand(self.consistency, memory, &topology, wall)
+        };
         let mut memory = self.session.memory(&reader);
-        let mut found = demand::demand(self.consistency, &memory, &topology, wall);
+        let mut found = demanded(&memory);
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
@@ -56,7 +60,7 @@ impl<B: Backend> Routed<B> {
             self.session.settle_floor(asked, position);
             memory = self.session.memory(&reader);
         }
-        found = demand::demand(self.consistency, &memory, &topology, wall);
+        found = demanded(&memory);
         if shared.primary_only.load(Relaxed) && found.primary.is_none() {
             found.primary = Some(Reason::PrimaryOnly);
         }
@@ -186,7 +190,8 @@ fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, n
         return Choice::Again;
     }
     let decision = (chosen.state.role, Access::Read, chosen.reason);
-    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
+    let (node, epoch) = (node.clone(), topology.lineage.epoch);
+    Choice::Take(Ticket::new(node, decision, chosen.trial, fallback, epoch, now))
 }
 
 #[cfg(all(test, feature = "testing"))]

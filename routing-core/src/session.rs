@@ -182,14 +182,13 @@ impl Session {
         }
         let mut notes = self.notes();
         memory.floor = notes.floor;
-        let read = notes.presented.iter_mut().filter_map(|presented| reader.read(presented));
-        let tokens: Vec<SessionToken> = read.collect();
+        let Notes { presented, observed, .. } = &mut *notes;
+        let presented = presented.iter_mut().filter_map(|presented| reader.read(presented));
         let ours = |token: &SessionToken| reader.system_id.is_none_or(|own| own == token.system_id);
-        memory.token = tokens
-            .into_iter()
-            .chain(notes.observed.iter().copied())
+        memory.token = presented
+            .chain(observed.iter().copied())
             .filter(ours)
-            .filter(|token| !token.is_over(reader.wall))
+            .filter(|token| !token.is_over(reader.wall()))
             .reduce(SessionToken::stricter);
         memory
     }
@@ -234,6 +233,12 @@ impl Session {
     /// A read is on its way to this node.
     pub(crate) fn lean_to(&self, id: NodeId) {
         self.0.leaning.store(id.as_u32(), Relaxed);
+    }
+
+    /// No read is on its way anywhere.
+    #[cfg(feature = "testing")]
+    pub(crate) fn lean_to_none(&self) {
+        self.0.leaning.store(NO_NODE, Relaxed);
     }
 
     /// A read was served. `continues`: when it began its node was kept to already.

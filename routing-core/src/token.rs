@@ -26,6 +26,10 @@ impl UnixMillis {
     /// This process's clock.
     #[must_use]
     pub fn now() -> Self {
+        #[cfg(feature = "testing")]
+        if let Some(wall) = crate::testing::wall() {
+            return wall;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
@@ -143,10 +147,10 @@ impl SessionToken {
             return Err(InvalidToken::Oversized);
         }
         let body = text.strip_prefix(VERSION).ok_or(InvalidToken::Malformed)?;
-        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidToken::Malformed)?;
-        let Some((payload, signature)) = bytes.split_at_checked(PAYLOAD_BYTES) else {
-            return Err(InvalidToken::Malformed);
-        };
+        let mut bytes = [0; LONGEST];
+        let length = URL_SAFE_NO_PAD.decode_slice(body, &mut bytes).map_err(|_| InvalidToken::Malformed)?;
+        let (payload, signature) =
+            bytes[..length].split_at_checked(PAYLOAD_BYTES).ok_or(InvalidToken::Malformed)?;
         if signature.len() != MAC_BYTES {
             return Err(InvalidToken::Malformed);
         }

@@ -320,3 +320,27 @@ async fn a_role_that_may_not_see_the_timeline_proves_lineage_until_the_first_cha
     assert!(!state.lineage_proven);
     assert_eq!(state.blocked, None, "reads without a bound may use it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whose_log_a_standby_replays_is_not_proven_by_silence() {
+    let mut scene = Scene::settled();
+    scene.answer(0, 250, writes(1, 110));
+    scene.answer(1, 250, follows(0, 1, 110));
+    scene.answer(2, 250, follows(0, 1, 110));
+    let proven = |scene: &mut Scene, at, node: usize| {
+        let state = scene.at(at).nodes[node].clone();
+        (state.lineage_proven, state.fresh_as_of.map(|fresh| fresh - scene.start))
+    };
+    scene.lose_pg1(500);
+    scene.answer(1, 500, orphan(110));
+    assert_eq!(proven(&mut scene, 500, 1), (true, Some(ms(250))), "it has received nothing else since");
+    // It was started again. Before that it may have followed a primary that was promoted and lost unseen.
+    scene.fail(2, 510);
+    scene.answer(2, 520, orphan(110));
+    assert_eq!(proven(&mut scene, 520, 2), (false, Some(ms(250))));
+    scene.answer(2, 530, follows(0, 1, 110));
+    assert_eq!(proven(&mut scene, 530, 2), (true, Some(ms(250))));
+    // The writer itself has become a standby: it is not as fresh as its last answer any more.
+    scene.answer(0, 540, orphan(110));
+    assert_eq!(proven(&mut scene, 540, 0), (false, None));
+}
