@@ -227,9 +227,14 @@ impl Node {
         &self.meters
     }
 
-    /// Sees every loss of the node from now on.
-    pub(crate) fn losses(&self) -> Watcher {
-        self.losses.watch()
+    /// How often it was lost.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.count()
+    }
+
+    /// Sees every loss of the node after so many.
+    pub(crate) fn losses_since(&self, seen: u64) -> Watcher {
+        self.losses.watch_since(seen)
     }
 
     /// The monitor declares it dead: reads in flight move on.

@@ -30,9 +30,19 @@ impl Signal {
         self.0.next.notify_waiters();
     }
 
+    /// How many changes there have been.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.count.load(SeqCst)
+    }
+
     /// Sees every change from now on.
     pub(crate) fn watch(&self) -> Watcher {
-        Watcher { changes: self.0.clone(), seen: self.0.count.load(SeqCst) }
+        self.watch_since(self.count())
+    }
+
+    /// Sees every change after so many.
+    pub(crate) fn watch_since(&self, seen: u64) -> Watcher {
+        Watcher { changes: self.0.clone(), seen }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
 /// writer is accepted; either also at the limit of the router's shutdown. Without it a statement on a frozen server would
-/// wait for ever. A loss between two steps ends the second.
+/// wait for ever.
 #[derive(Clone)]
 pub struct LeaseWatch {
     shared: Arc<Shared>,
@@ -27,13 +27,13 @@ pub struct LeaseWatch {
 }
 
 impl<B: Backend> Routed<B> {
-    /// Watches the node of a lease from now on.
+    /// Watches the node of a lease, from when it was chosen on: what happens between two steps ends the second.
     #[must_use]
     pub fn watch(&self, lease: &Lease<B>) -> LeaseWatch {
         LeaseWatch {
             shared: self.router().cluster().shared().clone(),
             epoch: (lease.decision().access == Access::Write).then(|| lease.epoch()),
-            losses: lease.node().losses(),
+            losses: lease.losses(),
             cuts: self.router().work().cuts(),
         }
     }
@@ -127,5 +127,38 @@ impl LeaseWatch {
 impl fmt::Debug for LeaseWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeaseWatch").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::time::Duration;
+
+    use crate::consistency::Consistency;
+    use crate::router::Router;
+    use crate::session::Session;
+    use crate::testing::{FakeBackend, FakeCluster};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_between_the_choice_of_a_node_and_the_first_step_ends_the_step() {
+        let servers = FakeCluster::new(2);
+        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let routed = router.routed(Session::new(), Consistency::Eventual);
+        let lease = routed.acquire_read().await.unwrap();
+        assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, Some(1));
+        lease.node().declare_lost();
+        assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, None);
+        drop(lease);
+        lease_of_now(&router).await;
+    }
+
+    /// One that is taken after the loss has nothing to do with it.
+    async fn lease_of_now(router: &Router<FakeBackend>) {
+        for _ in 0..10 {
+            let routed = router.routed(Session::new(), Consistency::Eventual);
+            let lease = routed.acquire_read().await.unwrap();
+            assert!(!routed.watch(&lease).is_over());
+        }
     }
 }

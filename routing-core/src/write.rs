@@ -85,8 +85,17 @@ impl<B: Backend> Routed<B> {
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            self.mark_wrote(&lease);
             let (node, watch, span) = (lease.node().id(), self.watch(&lease), lease.span());
+            if watch.is_over() {
+                // Nothing was sent.
+                let refused = refused::<B, E>(&lease, &watch);
+                lease.give_back_unused();
+                if watch.was_cut() || Instant::now() >= deadline {
+                    return Err(refused);
+                }
+                continue;
+            }
+            self.mark_wrote(&lease);
             let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
             let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
@@ -154,8 +163,11 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again =
-                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
+            let again = fault.is_some()
+                && !watch.was_cut()
+                && retry.allows(attempt)
+                && Instant::now() < deadline
+                && retry.spend();
             if !again {
                 return Err(error);
             }
@@ -201,8 +213,11 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again =
-                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
+            let again = fault.is_some()
+                && !watch.was_cut()
+                && retry.allows(attempt)
+                && Instant::now() < deadline
+                && retry.spend();
             if !again {
                 return Err(error);
             }
