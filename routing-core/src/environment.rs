@@ -146,13 +146,13 @@ mod tests {
 
     #[test]
     fn keys_come_from_the_environment_only_where_there_are_none() {
-        let own = "a key of the file, which is long enough";
+        let own = "a key of the file which is long enough";
         let lookup = |value: &'static str| move |name: &str| (name == TOKEN_KEY).then(|| value.to_owned());
         let none = RouterConfig::default();
         let some = RouterConfig { token_keys: Some(own.parse().unwrap()), ..RouterConfig::default() };
         let keyed =
             |config: &RouterConfig, value| config.clone().with_keys(lookup(value)).unwrap().token_keys;
-        assert!(keyed(&none, "a key of the environment, which is long enough").is_some());
+        assert!(keyed(&none, "a key of the environment which is long enough").is_some());
         assert!(keyed(&none, " ").is_none());
         assert!(keyed(&some, "short").is_some(), "it is not looked at");
         assert!(none.with_keys(lookup("short")).unwrap_err().to_string().contains(TOKEN_KEY));
