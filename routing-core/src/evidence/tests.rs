@@ -173,9 +173,9 @@ async fn a_standby_whose_primary_was_away_is_given_time_to_reconnect() {
         "its primary has come back, and it asks again only after a while"
     );
     scene.answer(2, 410, orphan(100));
-    scene.answer(0, 410, writes(1, 100));
+    scene.answer(0, 411, writes(1, 100));
     assert_eq!(
-        blocked(&mut scene, 2, 410),
+        blocked(&mut scene, 2, 411),
         Some(Refusal::NotReceiving),
         "it lost its way while the primary was there"
     );
