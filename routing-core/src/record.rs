@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) failures: u32,
     pub(crate) down_since: Option<Instant>,
+    /// When it last answered after it had not.
+    pub(crate) returned: Option<Instant>,
     pub(crate) returning: bool,
     pub(crate) fresh_streak: u32,
     pub(crate) last_known_fresh: Option<Instant>,
@@ -44,6 +46,7 @@ impl Record {
             failed: None,
             failures: 0,
             down_since: None,
+            returned: None,
             returning: false,
             fresh_streak: 0,
             last_known_fresh: None,

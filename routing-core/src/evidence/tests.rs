@@ -160,6 +160,32 @@ async fn a_replica_whose_receiver_is_gone_is_blocked_while_the_primary_lives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standby_whose_primary_was_away_is_given_time_to_reconnect() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(1, 260, orphan(100));
+    scene.answer(2, 260, follows(0, 1, 100));
+    scene.answer(0, 400, writes(1, 100));
+    let blocked = |scene: &mut Scene, node: usize, at| scene.at(at).nodes[node].blocked.clone();
+    assert_eq!(
+        blocked(&mut scene, 1, 400),
+        None,
+        "its primary has come back, and it asks again only after a while"
+    );
+    scene.answer(2, 410, orphan(100));
+    scene.answer(0, 411, writes(1, 100));
+    assert_eq!(
+        blocked(&mut scene, 2, 411),
+        Some(Refusal::NotReceiving),
+        "it lost its way while the primary was there"
+    );
+    assert_eq!(blocked(&mut scene, 1, 5_400), None);
+    assert_eq!(blocked(&mut scene, 1, 5_401), Some(Refusal::NotReceiving), "it does not come");
+    scene.answer(1, 5_500, follows(0, 1, 110));
+    assert_eq!(blocked(&mut scene, 1, 5_500), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_probe_voids_the_position_and_the_second_declares_the_node_lost() {
     let mut scene = Scene::settled();
     assert!(!scene.fail(1, 250).lost);
