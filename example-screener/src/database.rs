@@ -40,7 +40,8 @@ impl Source {
     pub async fn read(&self) -> Result<RouterConfig, DatabaseError> {
         match self {
             Self::Environment => Ok(RouterConfig::from_env()?),
-            Self::File(path) => Ok(RouterConfig::from_file(path)?),
+            // Tokens must serve every process, whatever names its servers.
+            Self::File(path) => Ok(RouterConfig::from_file(path)?.with_keys_from_env()?),
             Self::Cluster(dir) => of_cluster(&LocalCluster::open(dir).await?),
         }
     }
@@ -134,7 +135,7 @@ impl Database {
 fn of_cluster(cluster: &LocalCluster) -> Result<RouterConfig, DatabaseError> {
     let nodes = cluster.nodes();
     let nodes = nodes.iter().map(|node| node_config(cluster, &node.name)).collect::<Result<_, _>>()?;
-    Ok(RouterConfig { nodes, ..RouterConfig::default() })
+    Ok(RouterConfig { nodes, ..RouterConfig::default() }.with_keys_from_env()?)
 }
 
 fn node_config(cluster: &LocalCluster, name: &str) -> Result<NodeConfig, DatabaseError> {

@@ -18,6 +18,7 @@ pub mod diesel;
 mod error;
 mod extract;
 mod home;
+mod listener;
 mod metrics;
 mod migration;
 mod orm;
@@ -28,6 +29,7 @@ mod screen;
 pub mod seaorm;
 mod serve;
 mod stock;
+mod stop;
 mod text;
 mod watched;
 

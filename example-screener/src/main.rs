@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use example_screener::{Orm, ServeOptions, load, serve};
@@ -29,6 +30,10 @@ struct Arguments {
     /// they are.
     #[arg(long)]
     control: bool,
+    /// How many seconds to go on taking connections after SIGTERM or Ctrl-C, while /health/ready says 503: as long as a load
+    /// balancer takes to look elsewhere.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain_delay: u32,
     /// The directory of the screener's own cluster.
     #[arg(long, default_value = ".cluster")]
     dir: PathBuf,
@@ -54,6 +59,7 @@ async fn main() -> ExitCode {
         orm: arguments.orm,
         port: arguments.port,
         config: arguments.config,
+        drain_delay: Duration::from_secs(arguments.drain_delay.into()),
         control: arguments.control,
         dir: arguments.dir,
     };

@@ -1,6 +1,5 @@
 //! From nothing to a served API, and back.
 
-use std::future::Future;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,7 +12,6 @@ use routing_diesel::Diesel;
 use routing_seaorm::{SeaOrm, SeaOrmOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::database::{Database, DatabaseError, Source};
 use crate::home::TRY;
@@ -21,9 +19,7 @@ use crate::metrics::{RecorderError, install_recorder};
 use crate::orm::Orm;
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::reload::Reloading;
-
-/// How long requests in flight may take to end after a signal.
-const GRACE: Duration = Duration::from_secs(10);
+use crate::stop::{GRACE, serve_until};
 
 /// Where and on what to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +30,8 @@ pub struct ServeOptions {
     pub port: u16,
     /// A TOML file that names the servers; it goes before the environment. SIGHUP has it read again.
     pub config: Option<PathBuf>,
+    /// How long connections are taken after a signal, while `/health/ready` says 503.
+    pub drain_delay: Duration,
     /// Whether to mount the routes by which an operator intervenes. They ask nobody who they are.
     pub control: bool,
     /// The directory of the cluster, if neither names a database.
@@ -78,6 +76,9 @@ pub enum ServeError {
 /// Serves the API until SIGINT or SIGTERM, on the database of the environment or on a cluster of its own, which it
 /// stops at the end; its data stays.
 ///
+/// On the way out no request that was received goes without its response: see the documentation of the screener's
+/// shutdown. A second signal cuts what still runs.
+///
 /// # Errors
 /// When a step on the way fails. A cluster that was started is stopped in that case too.
 pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(), ServeError> {
@@ -98,11 +99,11 @@ pub async fn serve(options: ServeOptions, progress: &dyn Progress) -> Result<(),
     let served = match options.orm {
         Orm::SeaOrm => {
             let app = |router| controlled(crate::seaorm::app, router, render, options.control);
-            run::<SeaOrm>(config, source, listener, app, &mut signals, progress).await
+            run::<SeaOrm>(config, source, &options, listener, app, &mut signals, progress).await
         }
         Orm::Diesel => {
             let app = |router| controlled(crate::diesel::app, router, render, options.control);
-            run::<Diesel>(config, source, listener, app, &mut signals, progress).await
+            run::<Diesel>(config, source, &options, listener, app, &mut signals, progress).await
         }
     };
     if own {
@@ -127,7 +128,7 @@ pub async fn load(progress: &dyn Progress) -> Result<Prepared, ServeError> {
     let config = RouterConfig::from_env()?;
     let router = Router::<SeaOrm>::start(config, SeaOrmOptions::default())?;
     let prepared = prepare(&router, progress).await;
-    router.close();
+    router.shutdown(GRACE).await;
     Ok(prepared?)
 }
 
@@ -147,6 +148,7 @@ fn controlled<B: Backend, R>(
 async fn run<B: Backend>(
     config: RouterConfig,
     source: Source,
+    options: &ServeOptions,
     listener: TcpListener,
     app: impl FnOnce(Router<B>) -> axum::Router,
     signals: &mut Signals,
@@ -164,41 +166,13 @@ async fn run<B: Backend>(
         drop(preparing);
         announce(&router, &listener).map_err(ServeError::Server)?;
         let _reloading = Reloading::start(router.cluster(), source).map_err(ServeError::Signals)?;
-        serve_until(signals.next(), listener, app(router.clone())).await.map_err(ServeError::Server)
+        let app = app(router.clone());
+        let served = serve_until(signals, options.drain_delay, listener, app, &router).await;
+        served.map_err(ServeError::Server)
     }
     .await;
-    router.close();
+    router.shutdown(GRACE).await;
     served
-}
-
-/// Serves until `stop`; then takes no new requests and gives those in flight some time.
-async fn serve_until(
-    stop: impl Future<Output = ()>,
-    listener: TcpListener,
-    app: axum::Router,
-) -> io::Result<()> {
-    let stopping = watch::Sender::new(false);
-    let mut stopped = stopping.subscribe();
-    let graceful = async move {
-        // An error means that the sender is gone: it is time to stop as well.
-        let _ = stopped.wait_for(|stopping| *stopping).await;
-    };
-    let server = axum::serve(listener, app).with_graceful_shutdown(graceful).into_future();
-    tokio::pin!(server);
-    tokio::select! {
-        biased;
-        served = &mut server => return served,
-        () = stop => {}
-    }
-    tracing::info!("stopping: requests in flight may end");
-    stopping.send_replace(true);
-    match tokio::time::timeout(GRACE, server).await {
-        Ok(served) => served,
-        Err(_) => {
-            tracing::warn!("requests were still in flight after {GRACE:?}; they are cut");
-            Ok(())
-        }
-    }
 }
 
 /// Tells a person what runs and what to try.
@@ -220,7 +194,7 @@ fn announce<B: Backend>(router: &Router<B>, listener: &TcpListener) -> io::Resul
 }
 
 /// What asks the process to end.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
@@ -230,8 +204,13 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses none.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

@@ -30,7 +30,8 @@ use crate::rejection::refuse;
 /// `/health/ready` is a gate for the start: 503 until a primary was accepted or a node could serve reads for the first
 /// time, then 200, also while no node serves. The loss of the database hits all instances alike, and taking them all
 /// out of the load balancer would turn clear 503s into refused connections. It is 503 again only when the router is
-/// closed.
+/// closed, from the
+/// moment on in which its [shutdown](Router::shutdown) begins.
 ///
 /// The routes show names and addresses of servers, never credentials. They belong on a port that strangers cannot reach.
 pub struct Operations<B: Backend>(Inner<B>);
@@ -91,7 +92,7 @@ async fn live() -> Json<serde_json::Value> {
 }
 
 async fn ready<B: Backend>(State(inner): State<Arc<Inner<B>>>) -> Response {
-    if inner.router.cluster().is_closed() {
+    if inner.router.is_closed() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "closed", "the router is closed");
     }
     if !inner.is_ready() {

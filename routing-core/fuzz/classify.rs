@@ -1,5 +1,5 @@
-//! Any text, against the laws of classification and a second opinion. The same target runs on the stable toolchain, on
-//! mutations of the table of cases, as the test `fuzz::no_text_breaks_a_law`.
+//! Any text, against the laws of classification and a second opinion. The test `fuzz::no_text_breaks_a_law` tries mutations of
+//! the table of cases on the same laws.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -8,10 +8,11 @@ use crate::backend::Backend;
 use crate::choose;
 use crate::decision::Access;
 use crate::demand::Demand;
+use crate::eligible;
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::{Lease, Ticket};
-use crate::metrics::{self, SessionRead};
+use crate::metrics::{self, Repetition, SessionRead};
 use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
@@ -34,6 +35,8 @@ pub(crate) struct Attempts {
     pub(crate) failed: u32,
     /// Times that every node had been tried in vain.
     pub(crate) rounds: u32,
+    /// No node is tried in spite of its breaker any more: the budget for that is spent.
+    pub(crate) heeds_breakers: bool,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
 }
@@ -41,8 +44,13 @@ pub(crate) struct Attempts {
 impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     pub(crate) async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
+        let lease = self.router.work().unless_cut(self.find_lease(attempts)).await;
+        lease.unwrap_or(Err(RouteError::Closed))
+    }
+
+    async fn find_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
         loop {
-            if self.router.is_closed() {
+            if self.router.serves_none() {
                 return Err(RouteError::Closed);
             }
             let mut versions = self.shared().versions();
@@ -54,6 +62,10 @@ impl<B: Backend> Routed<B> {
             match self.choose(attempts, now) {
                 Choice::Take(ticket) => {
                     metrics::decided(now.elapsed());
+                    if ticket.reason().defies_breaker() && !attempts.tried.is_empty() && !self.may_defy() {
+                        attempts.heeds_breakers = true;
+                        continue;
+                    }
                     if let Some(lease) = self.try_node(ticket, attempts).await {
                         return Ok(lease);
                     }
@@ -71,6 +83,14 @@ impl<B: Backend> Routed<B> {
                 Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
             }
         }
+    }
+
+    /// The first attempt of a request is free, and so is each on a node about which nothing is known. More on nodes whose
+    /// breakers refuse would multiply the load of a fault that hits everyone.
+    fn may_defy(&self) -> bool {
+        let may = self.shared().retry.spend();
+        metrics::retry(if may { Repetition::Repeated } else { Repetition::BudgetSpent });
+        may
     }
 
     /// One node's pool; `None` when it gave no connection, which `attempts` then knows.
@@ -110,7 +130,11 @@ impl<B: Backend> Routed<B> {
     /// and a primary that was started again may be a standby.
     ///
     /// An error keeps the node from being tried again when it names a fault; without one the topology itself does.
-    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> Result<(), Option<Fault>> {
+    pub(crate) async fn still_serves(
+        &self,
+        lease: &Lease<B>,
+        attempts: &Attempts,
+    ) -> Result<(), Option<Fault>> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
         let mut versions = shared.versions();
@@ -143,7 +167,7 @@ impl<B: Backend> Routed<B> {
                     }
                     let Some(state) = topology.node(id) else { return Err(None) };
                     let reason = lease.decision().reason;
-                    if !choose::still_meets(state, attempts.demand, shared.limits, reason, now) {
+                    if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
                         return Err(None);
                     }
                     let proven = !(attempts.demand.needs_proof() || younger.is_some())
@@ -173,7 +197,7 @@ impl<B: Backend> Routed<B> {
         let fault = match timeout_at(limit, pools.checkout(access)).await {
             Ok(Ok(connection)) => {
                 ticket.node().meters().checkout(access, began.elapsed());
-                return Ok(Lease::new(connection, ticket));
+                return Ok(Lease::new(connection, ticket, self.router.work().lease()));
             }
             // A server that answers and lets us not in (a wrong password, no such database) refuses us.
             Ok(Err(error)) => {
@@ -181,6 +205,8 @@ impl<B: Backend> Routed<B> {
                 tracing::debug!(node = ticket.node().name(), %access, %fault, %error, "no connection");
                 fault
             }
+            // The caller's deadline can be nearer than the pool's own patience, and the wait is the pool's all the same.
+            Err(_) if pools.pool(access).is_exhausted() => Fault::Saturated,
             Err(_) => {
                 tracing::debug!(node = ticket.node().name(), %access, "no connection in time");
                 Fault::Unresponsive
@@ -192,7 +218,7 @@ impl<B: Backend> Routed<B> {
 
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
-    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
+    pub(crate) async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {

@@ -1,8 +1,19 @@
 //! Which of several equally permitted nodes serves.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod draw;
+mod least_in_flight;
+mod power_of_two_choices;
+mod random;
+mod round_robin;
+mod weighted;
+
 use std::time::Duration;
+
+pub use least_in_flight::LeastInFlight;
+pub use power_of_two_choices::PowerOfTwoChoices;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
 
 use crate::decision::Reason;
 
@@ -11,13 +22,30 @@ use crate::decision::Reason;
 pub struct Candidate<'a> {
     /// The node's name.
     pub name: &'a str,
-    /// Requests that hold a connection of the node, or wait for one, in this process.
+    /// Requests that hold a connection of the node, or wait for one, in this process; and those that failed lately, as if
+    /// they were still under way: a node that fails at once would else look idle. They are forgotten with a half-life of a
+    /// second.
     pub in_flight: u32,
     /// The node's weight from the configuration; 1 unless set, never 0.
     pub weight: u32,
-    /// The node's recent latency: an average that follows peaks at once and forgets them slowly. Zero before the
-    /// first answer.
+    /// The part of its share that it gets so far, above 0 and at most 1: less than 1 for a while after it joined or came
+    /// back ([`slow_start`](crate::RouterConfig::slow_start)).
+    pub ramp: f32,
+    /// The node's recent latency: an average that follows peaks at once and forgets them over some 20 answers, and half
+    /// of them in 5 s without any. Zero before the first answer.
     pub latency: Duration,
+}
+
+impl Candidate<'_> {
+    /// What its share is in proportion to; never 0.
+    fn share(&self) -> f64 {
+        f64::from(self.weight.max(1)) * f64::from(self.ramp()).max(0.001)
+    }
+
+    fn ramp(&self) -> f32 {
+        // Whatever is no number counts as none.
+        if self.ramp < 1.0 { self.ramp.max(0.0) } else { 1.0 }
+    }
 }
 
 /// Chooses among the nodes that may serve. It is *not* responsible for health, freshness or permits: every candidate
@@ -51,227 +79,16 @@ where
     }
 }
 
-/// Random numbers for balancing from one atomic counter (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
-/// Generators", 2014): no lock, and the same sequence from the same seed.
-struct Draw(AtomicU64);
-
-impl Draw {
-    fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed))
-    }
-
-    fn next(&self) -> u64 {
-        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-        let mut z = self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0. The bias is below `bound` / 2^64.
-    fn below(&self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn index(&self, length: usize) -> usize {
-        self.below(length.max(1) as u64) as usize
-    }
-}
-
-impl fmt::Debug for Draw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Draw")
-    }
-}
-
-macro_rules! seeded {
-    ($name:ident) => {
-        impl Default for $name {
-            fn default() -> Self {
-                Self::seeded(fastrand::u64(..))
-            }
-        }
-    };
-}
-
-/// The node with the fewest requests in flight for its weight; ties at random, so that idle nodes share evenly.
-///
-/// The default. In-flight counts rise by themselves on a slow node, which makes them the better signal than latency.
-#[derive(Debug)]
-pub struct LeastInFlight {
-    draw: Draw,
-}
-
-seeded!(LeastInFlight);
-
-impl LeastInFlight {
-    /// With ties drawn from `seed`.
-    #[must_use]
-    pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
-    }
-}
-
-/// Compares two loads for their weights without division: a/wa against b/wb. The request to come counts as one.
-fn lighter(a: &Candidate<'_>, b: &Candidate<'_>) -> std::cmp::Ordering {
-    let left = (u64::from(a.in_flight) + 1) * u64::from(b.weight.max(1));
-    let right = (u64::from(b.in_flight) + 1) * u64::from(a.weight.max(1));
-    left.cmp(&right)
-}
-
-impl Balance for LeastInFlight {
-    fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
-        let mut best = 0;
-        let mut ties = 1_u64;
-        for (index, candidate) in candidates.iter().enumerate().skip(1) {
-            match lighter(candidate, &candidates[best]) {
-                std::cmp::Ordering::Less => (best, ties) = (index, 1),
-                std::cmp::Ordering::Equal => {
-                    // Reservoir sampling: each of k ties ends up chosen with probability 1/k.
-                    ties += 1;
-                    if self.draw.below(ties) == 0 {
-                        best = index;
-                    }
-                }
-                std::cmp::Ordering::Greater => {}
-            }
-        }
-        best
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::LeastInFlight
-    }
-}
-
-/// Two nodes drawn at random; the one with the lower expected wait (peak latency × requests in flight) serves
-/// (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
-#[derive(Debug)]
-pub struct PowerOfTwoChoices {
-    draw: Draw,
-}
-
-seeded!(PowerOfTwoChoices);
-
-impl PowerOfTwoChoices {
-    /// With pairs drawn from `seed`.
-    #[must_use]
-    pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
-    }
-
-    fn cost(candidate: &Candidate<'_>) -> u128 {
-        // A node that never answered costs a microsecond: it gets tried, and its in-flight count still tells.
-        let latency = candidate.latency.as_nanos().max(1_000);
-        latency * (u128::from(candidate.in_flight) + 1)
-    }
-}
-
-impl Balance for PowerOfTwoChoices {
-    fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
-        let length = candidates.len();
-        if length < 2 {
-            return 0;
-        }
-        let first = self.draw.index(length);
-        let second = (first + 1 + self.draw.index(length - 1)) % length;
-        let (a, b) = (&candidates[first], &candidates[second]);
-        let weighted_a = Self::cost(a) * u128::from(b.weight.max(1));
-        let weighted_b = Self::cost(b) * u128::from(a.weight.max(1));
-        if weighted_b < weighted_a { second } else { first }
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::PowerOfTwoChoices
-    }
-}
-
-/// One after the other. With a changing set of candidates the turn goes on by position, not by name.
-#[derive(Debug, Default)]
-pub struct RoundRobin {
-    turn: AtomicU32,
-}
-
-impl Balance for RoundRobin {
-    fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
-        // fetch_add wraps around; the turn after u32::MAX is 0.
-        self.turn.fetch_add(1, Ordering::Relaxed) as usize % candidates.len().max(1)
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::RoundRobin
-    }
-}
-
-/// Any of them, evenly.
-#[derive(Debug)]
-pub struct Random {
-    draw: Draw,
-}
-
-seeded!(Random);
-
-impl Random {
-    /// Drawn from `seed`.
-    #[must_use]
-    pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
-    }
-}
-
-impl Balance for Random {
-    fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
-        self.draw.index(candidates.len())
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::Random
-    }
-}
-
-/// Any of them, in proportion to their weights.
-#[derive(Debug)]
-pub struct Weighted {
-    draw: Draw,
-}
-
-seeded!(Weighted);
-
-impl Weighted {
-    /// Drawn from `seed`.
-    #[must_use]
-    pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
-    }
-}
-
-impl Balance for Weighted {
-    fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
-        let total: u64 = candidates.iter().map(|c| u64::from(c.weight.max(1))).sum();
-        let mut ticket = self.draw.below(total.max(1));
-        for (index, candidate) in candidates.iter().enumerate() {
-            let weight = u64::from(candidate.weight.max(1));
-            if ticket < weight {
-                return index;
-            }
-            ticket -= weight;
-        }
-        0
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::Weighted
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const _OBJECT_SAFE: Option<&dyn Balance> = None;
 
     fn candidate(in_flight: u32, weight: u32, latency_ms: u64) -> Candidate<'static> {
-        Candidate { name: "n", in_flight, weight, latency: Duration::from_millis(latency_ms) }
+        Candidate { name: "n", in_flight, weight, ramp: 1.0, latency: Duration::from_millis(latency_ms) }
     }
 
     fn counts(balance: &dyn Balance, candidates: &[Candidate<'_>], rounds: usize) -> Vec<usize> {
@@ -285,15 +102,16 @@ mod tests {
     #[test]
     fn the_least_loaded_for_its_weight_serves() {
         let balance = LeastInFlight::seeded(1);
-        let table: [(&[(u32, u32)], usize); 4] = [
+        let table: [(&[(u32, u32)], usize); 5] = [
             (&[(3, 1), (1, 1), (2, 1)], 1),
-            (&[(0, 1), (1, 4)], 1), // (1+1)/4 < (0+1)/1
+            (&[(1, 1), (1, 4)], 1), // at most (1+1)/4 < at least 1/1
             (&[(5, 1)], 0),
             (&[(u32::MAX, 1), (u32::MAX, 2)], 1),
+            (&[(7, 2), (8, 2), (6, 2)], 2),
         ];
         for (loads, expected) in table {
             let candidates: Vec<_> = loads.iter().map(|&(load, weight)| candidate(load, weight, 1)).collect();
-            assert_eq!(balance.choose(&candidates), expected, "{loads:?}");
+            assert!((0..50).all(|_| balance.choose(&candidates) == expected), "{loads:?}");
         }
     }
 
@@ -325,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_turn_survives_the_end_of_its_counter() {
-        let balance = RoundRobin { turn: AtomicU32::new(u32::MAX - 1) };
+        let balance = RoundRobin::starting_at(u32::MAX - 1);
         let nodes = [candidate(0, 1, 1); 3];
         let turns: Vec<_> = (0..4).map(|_| balance.choose(&nodes)).collect();
         assert_eq!(turns, [2, 0, 0, 1]);
@@ -336,5 +154,87 @@ mod tests {
         let (a, b) = (Random::seeded(42), Random::seeded(42));
         let nodes = [candidate(0, 1, 1); 8];
         assert!((0..100).all(|_| a.choose(&nodes) == b.choose(&nodes)));
+    }
+
+    /// All of them, of which the third takes only two candidates into account and so cannot keep exact shares.
+    fn all(seed: u64) -> [Box<dyn Balance>; 5] {
+        [
+            Box::new(LeastInFlight::seeded(seed)),
+            Box::new(Random::seeded(seed)),
+            Box::new(PowerOfTwoChoices::seeded(seed)),
+            Box::new(Weighted::seeded(seed)),
+            Box::<RoundRobin>::default(),
+        ]
+    }
+
+    #[test]
+    fn a_node_in_its_slow_start_gets_that_part_of_its_share() {
+        for ramp in [0.1, 0.3, 0.6] {
+            let mut nodes = [candidate(0, 1, 1); 4];
+            nodes[1].ramp = ramp;
+            for balance in all(11) {
+                let share = counts(&*balance, &nodes, 20_000);
+                let part = share[1] as f32 / share[0] as f32;
+                // The better of two: it cannot win more often than it is drawn. By turns: others take over its turns.
+                let expected = if balance.reason() == Reason::PowerOfTwoChoices { ramp * 0.8 } else { ramp };
+                let tolerance = 0.03 + 0.15 * ramp;
+                assert!((part - expected).abs() < tolerance, "{} {ramp}: {share:?}", balance.reason());
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_kept_under_load_as_well() {
+        // Requests never end: what is in flight follows the weights.
+        let balance = LeastInFlight::seeded(5);
+        let mut nodes = [candidate(0, 1, 1), candidate(0, 3, 1)];
+        for _ in 0..4_000 {
+            let chosen = balance.choose(&nodes);
+            nodes[chosen].in_flight += 1;
+        }
+        assert!((2_990..=3_010).contains(&nodes[1].in_flight), "{nodes:?}");
+    }
+
+    #[test]
+    fn who_has_not_answered_yet_attracts_no_more_than_its_part() {
+        let nodes = [candidate(0, 1, 5), candidate(0, 1, 0), candidate(0, 1, 5)];
+        let share = counts(&PowerOfTwoChoices::seeded(5), &nodes, 3_000);
+        assert!((800..1_200).contains(&share[1]), "{share:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_candidates_are_one_of_them_is_chosen(
+            seed: u64,
+            nodes in prop::collection::vec((any::<u32>(), any::<u32>(), any::<f32>(), any::<u32>()), 1..40),
+        ) {
+            let candidates: Vec<_> = nodes
+                .iter()
+                .map(|&(in_flight, weight, ramp, micros)| Candidate {
+                    ramp,
+                    latency: Duration::from_micros(micros.into()),
+                    ..candidate(in_flight, weight, 0)
+                })
+                .collect();
+            for balance in all(seed) {
+                for _ in 0..5 {
+                    prop_assert!(balance.choose(&candidates) < candidates.len(), "{}", balance.reason());
+                }
+            }
+        }
+
+        #[test]
+        fn more_weight_is_never_less_work(seed: u64, weights in prop::collection::vec(0_u32..9, 2..6)) {
+            let candidates: Vec<_> = weights.iter().map(|weight| candidate(0, *weight, 1)).collect();
+            for balance in [&LeastInFlight::seeded(seed) as &dyn Balance, &Weighted::seeded(seed)] {
+                let share = counts(balance, &candidates, 4_000);
+                for (a, b) in (0..weights.len()).flat_map(|a| (0..weights.len()).map(move |b| (a, b))) {
+                    if weights[a].max(1) >= 2 * weights[b].max(1) {
+                        prop_assert!(share[a] > share[b], "{} {weights:?} {share:?}", balance.reason());
+                    }
+                }
+                prop_assert!(share.iter().all(|count| *count > 0), "{} {weights:?} {share:?}", balance.reason());
+            }
+        }
     }
 }

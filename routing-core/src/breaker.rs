@@ -38,6 +38,11 @@ pub struct BreakerConfig {
     /// The longest it stays open. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub longest_open: Duration,
+    /// The share of the replicas that could serve a read otherwise which open breakers may keep away, from 0 to 1; rounded
+    /// down, but one at least. Default 0.5. Beyond it those that would be tried soonest are used all the same. Too high: a
+    /// fault that hits all alike leaves everything to a few, which then fail as well; too low: reads go on meeting nodes that
+    /// fail. 0 keeps none away, 1 as many as there are.
+    pub max_ejected: f64,
 }
 
 impl Default for BreakerConfig {
@@ -49,6 +54,7 @@ impl Default for BreakerConfig {
             minimum_requests: 20,
             first_open: Duration::from_secs(1),
             longest_open: Duration::from_secs(60),
+            max_ejected: 0.5,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Limits that protect the primary.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::priority::Priority;
 use crate::sabotage::{Sabotage, disabled};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A counter with a limit, and a rate if there is one. Its permits give themselves back.
 #[derive(Debug)]

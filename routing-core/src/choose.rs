@@ -9,35 +9,16 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, Candidate};
-use crate::config::RouterConfig;
-use crate::decision::{Reason, Refusal};
+use crate::decision::Reason;
 use crate::demand::Demand;
+use crate::ejection;
+use crate::eligible::{Limits, barred, unfresh, unserving};
 use crate::gate::Admission;
 use crate::node_id::NodeId;
-use crate::sabotage::{Sabotage, disabled};
 use crate::session::Session;
-use crate::topology::{NodeState, Primary, Topology};
+use crate::topology::{NodeState, Topology};
 use crate::tried::Tried;
-
-/// The limits that a read is judged by.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) max_staleness: Duration,
-    pub(crate) commit_delay: Duration,
-    pub(crate) min_serving: usize,
-    pub(crate) writer_lease: Duration,
-}
-
-impl From<&RouterConfig> for Limits {
-    fn from(config: &RouterConfig) -> Self {
-        Self {
-            max_staleness: config.max_staleness,
-            commit_delay: config.commit_delay(),
-            min_serving: config.min_serving_replicas as usize,
-            writer_lease: config.writer_lease(),
-        }
-    }
-}
+use crate::zone::{self, Placed};
 
 /// A node for a read.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +29,14 @@ pub(crate) struct Chosen<'t> {
     pub(crate) trial: bool,
 }
 
-type Eligible = SmallVec<[(usize, bool); 32]>;
+/// A node among which the balancer chooses.
+#[derive(Clone, Copy)]
+struct Eligible {
+    index: usize,
+    trial: bool,
+    /// Its breaker refuses, and too many others' do.
+    spared: bool,
+}
 
 /// Chooses a replica for a read that `demand` lets a replica serve.
 pub(crate) fn replica<'t>(
@@ -63,36 +51,84 @@ pub(crate) fn replica<'t>(
     if demand.primary.is_some() {
         return None;
     }
-    let mut eligible = Eligible::new();
+    let mut eligible: SmallVec<[Eligible; 32]> = SmallVec::new();
+    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
     for (index, state) in topology.nodes.iter().enumerate() {
-        if unserving(topology, state, index, tried, now).is_none()
-            && unfresh(state, demand, limits, now).is_none()
+        if barred(topology, state, index, tried, now).is_some()
+            || unfresh(state, demand, limits, now).is_some()
         {
-            let trial = state.node.admission(now) == Admission::Trial;
-            if session.prefers(state.node.id()) && !trial {
-                return Some(Chosen { state, reason: Reason::SameRequest, trial });
-            }
-            eligible.push((index, trial));
+            continue;
         }
+        let trial = match state.node.admission(now) {
+            Admission::Refused(left) => {
+                refusing.push((left, index));
+                continue;
+            }
+            Admission::Admitted => false,
+            Admission::Trial => true,
+        };
+        if session.prefers(state.node.id()) && !trial {
+            return Some(Chosen { state, reason: Reason::SameRequest, trial });
+        }
+        eligible.push(Eligible { index, trial, spared: false });
     }
+    let spared = ejection::spared(&mut refusing, eligible.len(), limits.max_ejected);
+    eligible.extend(spared.iter().map(|(_, index)| Eligible { index: *index, trial: false, spared: true }));
     if eligible.is_empty() {
         return least_stale(topology, demand, session, tried, limits, now);
     }
+    stay_in_zone(topology, &mut eligible, limits, now);
     let candidates: SmallVec<[Candidate<'_>; 32]> = eligible
         .iter()
-        .map(|(index, _)| {
-            let node = &topology.nodes[*index].node;
+        .map(|eligible| {
+            let node = &topology.nodes[eligible.index].node;
             Candidate {
                 name: node.name(),
-                in_flight: node.in_flight(),
+                // Its faults have kept a half-open node waiting already.
+                in_flight: if eligible.trial { node.in_flight() } else { node.load(now) },
                 weight: node.weight(),
-                latency: node.latency(),
+                ramp: node.ramp(now),
+                latency: node.latency_at(now),
             }
         })
         .collect();
     let choice = balance.choose(&candidates).min(eligible.len() - 1);
-    let (index, trial) = eligible[choice];
-    Some(Chosen { state: &topology.nodes[index], reason: balance.reason(), trial })
+    let Eligible { index, trial, spared } = eligible[choice];
+    let state = &topology.nodes[index];
+    let reason = match spared {
+        true => Reason::EjectionLimit,
+        false if !state.node.is_local() => Reason::OtherZone,
+        false => balance.reason(),
+    };
+    Some(Chosen { state, reason, trial })
+}
+
+/// Leaves the nodes of the own zone alone, if they have room.
+fn stay_in_zone(topology: &Topology, eligible: &mut SmallVec<[Eligible; 32]>, limits: Limits, now: Instant) {
+    let node = |eligible: &Eligible| &topology.nodes[eligible.index].node;
+    let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
+        let node = node(eligible);
+        Placed::new(node.is_local(), node.load(now), limits.read_pool, node.ramp(now))
+    });
+    if zone::stays(placed) {
+        eligible.retain(|eligible| node(eligible).is_local());
+    }
+}
+
+/// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
+pub(crate) fn last_resort<'t>(
+    topology: &'t Topology,
+    demand: Demand,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> Option<Chosen<'t>> {
+    let refused = |(index, state): &(usize, &NodeState)| {
+        barred(topology, state, *index, tried, now).is_none() && unfresh(state, demand, limits, now).is_none()
+    };
+    let nodes = topology.nodes.iter().enumerate().filter(refused);
+    let (_, state) = nodes.min_by_key(|(_, state)| state.node.in_flight())?;
+    Some(Chosen { state, reason: Reason::LastResort, trial: false })
 }
 
 /// The node that the session keeps to, if it can go on serving it.
@@ -177,7 +213,8 @@ fn least_stale<'t>(
     Some(Chosen { state, reason: Reason::LeastStale, trial })
 }
 
-/// The primary, for a read. The same rules as for a replica, and its confirmation must be within the writer lease.
+/// The primary, for a read. The same rules as for a replica, and its confirmation must be within the writer lease. As the
+/// last resort its breaker counts for nothing.
 pub(crate) fn primary<'t>(
     topology: &'t Topology,
     demand: Demand,
@@ -192,156 +229,21 @@ pub(crate) fn primary<'t>(
         || state.timeline < demand.timeline
         || state.node.is_draining()
         || tried.fault(state.node.id()).is_some()
-        || matches!(admission, Admission::Refused(_))
+        || matches!(admission, Admission::Refused(_)) && reason != Reason::LastResort
     {
         return None;
     }
     Some(Chosen { state, reason, trial: admission == Admission::Trial })
 }
 
-/// Whether a chosen node still meets the demand after the time that getting a connection took.
-pub(crate) fn still_meets(
-    state: &NodeState,
-    demand: Demand,
-    limits: Limits,
-    reason: Reason,
-    now: Instant,
-) -> bool {
-    match reason {
-        Reason::LeastStale => state.blocked.is_none(),
-        _ => state.blocked.is_none() && unfresh(state, demand, limits, now).is_none(),
-    }
-}
-
-/// Why a node cannot serve as a replica, whatever the demand.
-pub(crate) fn unserving(
-    topology: &Topology,
-    state: &NodeState,
-    index: usize,
-    tried: &Tried,
-    now: Instant,
-) -> Option<Refusal> {
-    if let Some(refusal) = &state.blocked {
-        return Some(refusal.clone());
-    }
-    if matches!(topology.primary, Primary::Known { index: primary, .. } if primary == index) {
-        return Some(Refusal::IsPrimary);
-    }
-    if state.node.is_draining() {
-        return Some(Refusal::Draining);
-    }
-    if !state.node.serves_reads() {
-        return Some(Refusal::NoReads);
-    }
-    if let Some(left) = state.kept_waiting(now) {
-        return Some(Refusal::Flapping(left));
-    }
-    if let Some(fault) = tried.fault(state.node.id()) {
-        return Some(Refusal::Tried(fault));
-    }
-    match state.node.admission(now) {
-        Admission::Refused(left) => Some(Refusal::BreakerOpen(left)),
-        Admission::Admitted | Admission::Trial => None,
-    }
-}
-
-/// Why a replica is not fresh enough for the demand at `now`.
-pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
-    if demand.primary.is_some() {
-        return Some(Refusal::IsReplica);
-    }
-    let limit = match demand.bound {
-        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
-        Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
-        Some(bound) => bound.min(limits.max_staleness),
-        None => limits.max_staleness,
-    };
-    let Some(bound) = state.staleness(now).map(|staleness| staleness + limits.commit_delay) else {
-        return Some(Refusal::StalenessUnknown);
-    };
-    if bound > limit {
-        Some(Refusal::Stale { bound, limit })
-    } else if state.returning {
-        Some(Refusal::Returning)
-    } else {
-        behind_position(state, demand)
-    }
-}
-
-/// Why a replica does not have what the session has seen.
-fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
-    if !demand.needs_position() {
-        return None;
-    }
-    match (demand.ask, demand.floor, state.lsn) {
-        (None, Some(floor), Some(lsn)) if state.lineage_proven => {
-            (lsn < floor).then(|| Refusal::BehindToken { bytes: Some(floor.bytes_after(lsn)) })
-        }
-        _ => Some(Refusal::BehindToken { bytes: None }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::breaker::BreakerConfig;
-    use crate::config::NodeConfig;
-    use crate::lsn::{Lsn, Timeline};
-    use crate::node::Node;
-
-    const LIMITS: Limits = Limits {
-        max_staleness: Duration::from_secs(5),
-        commit_delay: Duration::ZERO,
-        min_serving: 1,
-        writer_lease: Duration::from_secs(1),
-    };
-
-    fn topology(now: Instant) -> Topology {
-        let config = NodeConfig::new("pg1", "postgres://h/d".parse().unwrap());
-        let mut topology = Topology::unseen(&[Arc::new(Node::new(config, BreakerConfig::default()))], now);
-        let state = &mut topology.nodes[0];
-        (state.blocked, state.fresh_as_of, state.lsn) = (None, Some(now), Some(Lsn::from(100)));
-        state.lineage_proven = true;
-        topology
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_replica_is_fresh_enough_by_its_bound_its_history_its_lineage_and_its_position() {
-        let now = Instant::now();
-        let state = topology(now).nodes.remove(0);
-        let later =
-            |state: NodeState| NodeState { fresh_as_of: now.checked_sub(LIMITS.max_staleness * 2), ..state };
-        let bound = Demand { bound: Some(Duration::from_secs(1)), ..Demand::ANY };
-        let floor = |lsn| Demand { floor: Some(Lsn::from(lsn)), token: true, ..Demand::ANY };
-        let asked = Demand { ask: Some(now), ..Demand::ANY };
-        let hidden = NodeState { lineage_proven: false, ..state.clone() };
-        let returning = NodeState { returning: true, ..state.clone() };
-        let unknown = NodeState { lsn: None, ..state.clone() };
-        let behind = |bytes| Some(Refusal::BehindToken { bytes });
-        let cases = [
-            ("fresh", &state, Demand::ANY, None),
-            ("within a bound", &state, bound, None),
-            ("at a position", &state, floor(100), None),
-            ("behind a position", &state, floor(101), behind(Some(1))),
-            ("a position that is still asked for", &state, asked, behind(None)),
-            ("no position of its own", &unknown, floor(1), behind(None)),
-            ("of unknown lineage", &hidden, Demand::ANY, None),
-            ("of unknown lineage, within a bound", &hidden, bound, Some(Refusal::StalenessUnknown)),
-            ("of unknown lineage, at a position", &hidden, floor(100), behind(None)),
-            ("returning", &returning, Demand::ANY, Some(Refusal::Returning)),
-            ("returning, within a bound", &returning, bound, Some(Refusal::Returning)),
-            ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
-        ];
-        for (name, state, demand, expected) in cases {
-            assert_eq!(unfresh(state, demand, LIMITS, now), expected, "{name}");
-        }
-        for demand in [Demand::ANY, bound, floor(100)] {
-            let found = unfresh(&later(state.clone()), demand, LIMITS, now);
-            assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
-        }
-    }
+    use crate::balance::Random;
+    use crate::eligible::tests::{LIMITS, topology, with_nodes};
+    use crate::fault::Fault;
+    use crate::lsn::Timeline;
+    use crate::topology::Primary;
 
     #[tokio::test(start_paused = true)]
     async fn the_primary_reads_within_its_lease_and_on_no_lower_timeline_than_a_token_names() {
@@ -363,5 +265,70 @@ mod tests {
             let chosen = primary(&topology, demand, &Tried::default(), LIMITS, Reason::Strong, now);
             assert_eq!(chosen.is_some(), serves, "{demand:?}");
         }
+    }
+
+    fn open_breaker(topology: &Topology, index: usize, now: Instant) {
+        for _ in 0..5 {
+            topology.nodes[index].node.record_fault(Fault::Unreachable, now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn breakers_keep_no_more_than_their_share_of_the_nodes_away() {
+        let now = Instant::now();
+        // replicas, breakers open, the share, how many are left to choose from, and of these with an open breaker
+        for (count, open, share, left, spared) in [
+            (3, 0, 0.5, 3, 0),
+            (3, 1, 0.5, 2, 0),
+            (3, 2, 0.5, 2, 1),
+            (3, 3, 0.5, 2, 2),
+            (4, 2, 0.5, 2, 0),
+            (4, 3, 0.5, 2, 1),
+            (3, 3, 1.0, 0, 0),
+            (3, 2, 0.0, 3, 2),
+            (1, 1, 0.5, 0, 0),
+            (1, 1, 0.0, 1, 1),
+        ] {
+            let topology = with_nodes(count, now);
+            (0..open).for_each(|index| open_breaker(&topology, index, now));
+            let limits = Limits { max_ejected: share, ..LIMITS };
+            let (mut seen, mut spared_seen) = (Vec::new(), Vec::new());
+            for _ in 0..200 {
+                let session = Session::new();
+                let tried = Tried::default();
+                let balance = Random::seeded(seen.len() as u64);
+                let Some(chosen) = replica(&topology, Demand::ANY, &session, &tried, &balance, limits, now)
+                else {
+                    break;
+                };
+                seen.push(chosen.state.node.id());
+                if chosen.reason == Reason::EjectionLimit {
+                    spared_seen.push(chosen.state.node.id());
+                }
+            }
+            for ids in [&mut seen, &mut spared_seen] {
+                ids.sort_unstable();
+                ids.dedup();
+            }
+            assert_eq!((seen.len(), spared_seen.len()), (left, spared), "{count} {open} {share}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_resort_is_each_node_that_only_its_breaker_keeps_away_once() {
+        let now = Instant::now();
+        let mut topology = with_nodes(3, now);
+        topology.nodes[2].node.set_draining(true);
+        topology.primary =
+            Primary::Known { index: 0, timeline: Timeline(1), confirmed: now, read_only: false };
+        (0..3).for_each(|index| open_breaker(&topology, index, now));
+        let mut tried = Tried::default();
+        let least = |tried: &Tried| last_resort(&topology, Demand::ANY, tried, LIMITS, now);
+        let chosen = least(&tried).unwrap();
+        assert_eq!((chosen.state.node.name(), chosen.trial), ("pg2", false));
+        tried.add(chosen.state.node.id(), Fault::Refusing);
+        assert!(least(&tried).is_none());
+        let by = |reason| primary(&topology, Demand::ANY, &tried, LIMITS, reason, now).is_some();
+        assert!(!by(Reason::FallbackNoReplica) && by(Reason::LastResort));
     }
 }

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use crate::authority::Word;
 use crate::balance::{Balance, LeastInFlight};
 use crate::cap::Cap;
-use crate::choose::Limits;
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::decision::Refusals;
 use crate::discoverer::Following;
+use crate::eligible::Limits;
 use crate::event::Events;
+use crate::hedge::Hedging;
 use crate::key::TokenKeys;
 use crate::lsn::Timeline;
 use crate::membership::Membership;
@@ -27,7 +28,6 @@ use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
 use crate::signal::{Signal, Watcher};
-use crate::token::UnixMillis;
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -46,6 +46,8 @@ pub struct Cluster(Arc<Inner>);
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     closed: watch::Sender<bool>,
+    /// Ends with the monitor.
+    monitoring: watch::Receiver<()>,
 }
 
 /// What the monitor and the routers share.
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     version: Signal,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
+    /// `None`: no read is sent twice.
+    pub(crate) hedging: Option<Hedging>,
     /// Reads on the primary because no replica can serve.
     pub(crate) fallback: Arc<Cap>,
     /// Reads on the primary because their token is ahead of every replica.
@@ -109,17 +113,22 @@ impl Cluster {
         config.validate()?;
         crate::metrics::describe();
         let keys = keys(&config)?;
-        let nodes: Vec<_> = config
-            .nodes
-            .iter()
-            .map(|node| Arc::new(Node::new(node.clone(), config.breaker.clone())))
-            .collect();
+        let nodes: Vec<_> =
+            config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
+        if let [only] = &nodes[..] {
+            // A replica's URL that a deployment has lost is no error, and must not go unnoticed.
+            tracing::warn!(
+                node = only.name(),
+                "one server is configured: the primary serves every read until a discovery finds others"
+            );
+        }
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
             version: Signal::default(),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
+            hedging: config.hedge.clone().map(Hedging::new),
             fallback: Cap::with_rate(config.fallback_no_replica(), config.fallback_rate),
             behind_token: Cap::with_rate(config.fallback_behind_token(), config.fallback_rate),
             keys,
@@ -136,8 +145,8 @@ impl Cluster {
             config: Arc::new(config),
         });
         let closed = watch::Sender::new(false);
-        crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
-        Ok(Self(Arc::new(Inner { shared, closed })))
+        let monitoring = crate::monitor::spawn(shared.clone(), prober, closed.subscribe());
+        Ok(Self(Arc::new(Inner { shared, closed, monitoring })))
     }
 
     /// The newest picture of the servers.
@@ -173,16 +182,25 @@ impl Cluster {
         tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Whether it was closed: by [`close`](Self::close), or at the end of [`shutdown`](Self::shutdown).
     #[must_use]
     pub fn is_closed(&self) -> bool {
         *self.0.closed.borrow()
     }
 
-    /// Stops the monitor; requests that come later or wait fail with [`RouteError::Closed`](crate::RouteError::Closed).
+    /// Stops the monitor at once; [`shutdown`](Self::shutdown) lets what runs end first. Requests that come later or wait
+    /// fail with [`RouteError::Closed`](crate::RouteError::Closed).
     pub fn close(&self) {
         self.0.closed.send_replace(true);
         self.0.shared.version.raise();
+        // The discovery sees it as well.
+        self.0.shared.rediscover.notify_one();
+    }
+
+    /// Waits for the end of the monitor, its tasks and its connections.
+    pub(crate) async fn monitor_ended(&self) {
+        let mut monitoring = self.0.monitoring.clone();
+        while monitoring.changed().await.is_ok() {}
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -219,10 +237,9 @@ impl Shared {
         self.version.raise();
     }
 
-    /// Who reads what clients present, at `wall`.
-    pub(crate) fn reader(&self, topology: &Topology, wall: UnixMillis) -> Reader<'_> {
-        let (keys, lifetime) = (&self.keys, self.config.token_lifetime);
-        Reader { keys, lifetime, system_id: topology.lineage.system_id, wall }
+    /// Who reads what clients present.
+    pub(crate) fn reader(&self, topology: &Topology) -> Reader<'_> {
+        Reader::new(&self.keys, self.config.token_lifetime, topology.lineage.system_id)
     }
 
     /// A token of this cluster names a timeline above the accepted one: somewhere a primary on it was accepted. Every node is

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::breaker::BreakerConfig;
 use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
+use crate::hedge::HedgeConfig;
 use crate::key::TokenKeys;
 use crate::retry::RetryConfig;
 use crate::url::DatabaseUrl;
@@ -28,6 +29,10 @@ pub struct NodeConfig {
     /// says counts: it can be changed while the router runs.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Where it stands: the name of an availability zone, a region, a rack. Default: none. See
+    /// [`RouterConfig::zone`]. It can be changed while the router runs.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// Whether it serves as a replica. Default true. Without, as for a standby that is delayed on purpose or kept for
     /// reports, it still counts as a witness of who is primary, and may become the primary.
     #[serde(default = "yes")]
@@ -46,7 +51,7 @@ impl NodeConfig {
     /// A node of weight 1 that the monitor reaches by the same URL.
     #[must_use]
     pub fn new(name: impl Into<String>, url: DatabaseUrl) -> Self {
-        Self { name: name.into(), url, probe_url: None, weight: 1, reads: true }
+        Self { name: name.into(), url, probe_url: None, weight: 1, zone: None, reads: true }
     }
 
     /// Where the monitor connects.
@@ -116,10 +121,24 @@ pub struct RouterConfig {
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 
+    /// Where this process runs. Default: unset, zones count for nothing. Reads then prefer replicas of the same
+    /// [`zone`](NodeConfig::zone) while one of them can serve and has fewer requests in flight than `read_pool_size`; others
+    /// take what does not fit.
+    pub zone: Option<String>,
+
     /// When a node is left alone after failures.
     pub breaker: BreakerConfig,
     /// How failed attempts are repeated.
     pub retry: RetryConfig,
+    /// When a read that keeps its caller waiting is sent to a second replica. Default: `None`, never. It is for single reads:
+    /// never within a transaction, never on the primary, and never for a read of priority
+    /// [`Batch`](crate::Priority::Batch).
+    pub hedge: Option<HedgeConfig>,
+    /// How long a replica that has joined, was down, or had its breaker open takes to get its whole share of reads: at first a
+    /// tenth, then more along a straight line. Default 10 s; zero gives it all at once. Too short: a server with a cold cache
+    /// drowns; too long: the others carry its part. When the router starts every node has its share at once.
+    #[serde(with = "humantime_serde")]
+    pub slow_start: Duration,
 
     /// A replica whose proven staleness exceeds this serves no reads. Default 5 s.
     #[serde(with = "humantime_serde")]
@@ -198,8 +217,11 @@ impl Default for RouterConfig {
             max_lifetime: secs(60 * 60),
             check_after_idle: secs(30),
             drain_timeout: secs(30),
+            zone: None,
             breaker: BreakerConfig::default(),
             retry: RetryConfig::default(),
+            hedge: None,
+            slow_start: secs(10),
             max_staleness: secs(5),
             max_staleness_return: secs(4),
             min_serving_replicas: 1,

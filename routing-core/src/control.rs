@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::time::Instant;
+
 use crate::cluster::Cluster;
 use crate::decision::Access;
 use crate::event::{Event, EventKind};
@@ -25,7 +27,7 @@ impl Cluster {
         Ok(node)
     }
 
-    /// Lets a drained node have work again.
+    /// Lets a drained node have work again, slowly at first.
     ///
     /// # Errors
     /// [`MembershipError::UnknownNode`].
@@ -33,6 +35,8 @@ impl Cluster {
         let node = self.node(name)?;
         if node.is_draining() {
             node.set_draining(false);
+            node.cool();
+            node.may_serve_from(Instant::now());
             self.note(Some(&node), format!("node {name} may have work again"));
         }
         Ok(node)

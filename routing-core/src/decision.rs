@@ -71,12 +71,21 @@ pub enum Reason {
     FallbackNoReplica,
     /// Recovery cancelled the read on a replica, or no standby can run it.
     MovedToPrimary,
+    /// Another replica keeps the read waiting for longer than most take; this one is asked the same.
+    Hedge,
+    /// The balancer's choice beyond the zone of this process: no replica there can serve, or all are busy.
+    OtherZone,
+    /// Its breaker refuses, and breakers may keep no more of the nodes away
+    /// ([`max_ejected`](crate::BreakerConfig::max_ejected)).
+    EjectionLimit,
+    /// Its breaker refuses, and nobody else can serve: rather than failing, each node is tried once.
+    LastResort,
     /// A write.
     Writer,
 }
 
 /// How many reasons there are, for tables indexed by them.
-pub(crate) const REASONS: usize = 16;
+pub(crate) const REASONS: usize = 20;
 
 impl Reason {
     /// All reasons, in the order of their declaration.
@@ -96,8 +105,17 @@ impl Reason {
         Self::FallbackBehindToken,
         Self::FallbackNoReplica,
         Self::MovedToPrimary,
+        Self::Hedge,
+        Self::OtherZone,
+        Self::EjectionLimit,
+        Self::LastResort,
         Self::Writer,
     ];
+
+    /// Whether the node was chosen in spite of its breaker.
+    pub(crate) fn defies_breaker(self) -> bool {
+        matches!(self, Self::EjectionLimit | Self::LastResort)
+    }
 
     /// The reason's name in metrics, headers and status.
     #[must_use]
@@ -118,6 +136,10 @@ impl Reason {
             Self::PrimaryOnly => "primary_only",
             Self::FallbackNoReplica => "fallback_no_replica",
             Self::MovedToPrimary => "moved_to_primary",
+            Self::Hedge => "hedge",
+            Self::OtherZone => "other_zone",
+            Self::EjectionLimit => "ejection_limit",
+            Self::LastResort => "last_resort",
             Self::Writer => "writer",
         }
     }

@@ -91,6 +91,9 @@ impl Cluster {
 
 async fn follow(cluster: Weak<Inner>, discovery: Arc<dyn Discovery>) {
     loop {
+        if Cluster::upgrade(&cluster).is_none_or(|cluster| cluster.is_closed()) {
+            return;
+        }
         let asked = Instant::now();
         let answer = timeout(discovery.patience(), discovery.discover()).await;
         let Some(cluster) = Cluster::upgrade(&cluster).filter(|cluster| !cluster.is_closed()) else { return };

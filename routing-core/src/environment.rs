@@ -5,6 +5,8 @@
 //! | `DATABASE_PRIMARY_URL` | the server that is the primary on the day of deployment; required |
 //! | `DATABASE_REPLICA_URLS` | the others, comma-separated |
 //! | `DATABASE_REPLICA_1_URL`, `DATABASE_REPLICA_2_URL`, … | the others, one each, up to the first that is unset |
+//! | `DATABASE_PRIMARY_ZONE`, `DATABASE_REPLICA_ZONES`, `DATABASE_REPLICA_1_ZONE`, … | where each of them stands: the list in the order of `DATABASE_REPLICA_URLS`, an empty entry for none |
+//! | `ROUTING_ZONE` | where this process runs: reads prefer replicas of the same zone |
 //! | `DATABASE_PROBE_USER`, `DATABASE_PROBE_PASSWORD` | the monitor's role; else it connects as the application |
 //! | `ROUTING_TOKEN_KEY` | what signs session tokens: one or more keys of at least 32 bytes, comma-separated; the first signs, all verify |
 //!
@@ -31,16 +33,25 @@ impl RouterConfig {
         let variable = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let primary = "DATABASE_PRIMARY_URL";
         let url = variable(primary).ok_or_else(|| ConfigError::Missing(primary.to_owned()))?;
-        let mut nodes = vec![node(primary, &url)?];
+        let mut nodes = vec![NodeConfig { zone: variable("DATABASE_PRIMARY_ZONE"), ..node(primary, &url)? }];
         if let Some(list) = variable("DATABASE_REPLICA_URLS") {
-            for url in list.split(',').filter(|url| !url.trim().is_empty()) {
-                nodes.push(node("DATABASE_REPLICA_URLS", url)?);
+            let urls: Vec<_> = list.split(',').filter(|url| !url.trim().is_empty()).collect();
+            let zones = variable("DATABASE_REPLICA_ZONES").unwrap_or_default();
+            let zones: Vec<_> = zones.split(',').map(str::trim).collect();
+            if zones.len() != urls.len() && zones != [""] {
+                let rule = "DATABASE_REPLICA_ZONES must have an entry for each of DATABASE_REPLICA_URLS";
+                return Err(ConfigError::Rule(rule));
+            }
+            for (index, url) in urls.into_iter().enumerate() {
+                let zone = zones.get(index).filter(|zone| !zone.is_empty()).map(|zone| (*zone).to_owned());
+                nodes.push(NodeConfig { zone, ..node("DATABASE_REPLICA_URLS", url)? });
             }
         }
         for number in 1.. {
             let name = format!("DATABASE_REPLICA_{number}_URL");
             let Some(url) = variable(&name) else { break };
-            nodes.push(node(&name, &url)?);
+            let zone = variable(&format!("DATABASE_REPLICA_{number}_ZONE"));
+            nodes.push(NodeConfig { zone, ..node(&name, &url)? });
         }
         if let Some(user) = variable("DATABASE_PROBE_USER") {
             let password = variable("DATABASE_PROBE_PASSWORD").unwrap_or_default();
@@ -48,15 +59,34 @@ impl RouterConfig {
                 node.probe_url = Some(node.url.with_credentials(&user, &password));
             }
         }
-        let token_keys = variable("ROUTING_TOKEN_KEY").map(|keys| keys.parse()).transpose();
-        let token_keys = token_keys.map_err(|error: crate::key::InvalidKeys| ConfigError::Keys {
-            message: format!("ROUTING_TOKEN_KEY: {error}"),
-        })?;
-        let config = Self { nodes, token_keys, ..Self::default() };
+        let config = Self { nodes, zone: variable("ROUTING_ZONE"), ..Self::default() }.with_keys(lookup)?;
         config.validate()?;
         Ok(config)
     }
+
+    /// The same with the token keys of `ROUTING_TOKEN_KEY`, if it has none of its own: for a configuration whose nodes come
+    /// from a file, which need not hold every secret.
+    ///
+    /// # Errors
+    /// [`ConfigError::Keys`] when the variable holds no keys.
+    pub fn with_keys_from_env(self) -> Result<Self, ConfigError> {
+        self.with_keys(|name| std::env::var(name).ok())
+    }
+
+    fn with_keys(self, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let keys = lookup(TOKEN_KEY).filter(|keys| !keys.trim().is_empty());
+        let keys = match (self.token_keys.is_some(), keys) {
+            (true, _) | (_, None) => return Ok(self),
+            (false, Some(keys)) => keys.parse().map_err(|error: crate::key::InvalidKeys| {
+                ConfigError::Keys { message: format!("{TOKEN_KEY}: {error}") }
+            })?,
+        };
+        Ok(Self { token_keys: Some(keys), ..self })
+    }
 }
+
+/// What holds the keys that sign session tokens.
+const TOKEN_KEY: &str = "ROUTING_TOKEN_KEY";
 
 fn node(variable: &str, text: &str) -> Result<NodeConfig, ConfigError> {
     // A `=` after the scheme belongs to the URL's parameters.
@@ -91,8 +121,16 @@ mod tests {
             ("DATABASE_REPLICA_3_URL", "postgres://app:x@never/d"),
             ("DATABASE_PROBE_USER", "monitor"),
             ("DATABASE_PROBE_PASSWORD", "m"),
+            ("DATABASE_REPLICA_ZONES", ", north"),
+            ("DATABASE_REPLICA_1_ZONE", "south"),
+            ("ROUTING_ZONE", "north"),
         ])
         .unwrap();
+        let zones: Vec<_> = config.nodes.iter().map(|node| node.zone.as_deref()).collect();
+        assert_eq!(
+            (config.zone.as_deref(), &zones[..]),
+            (Some("north"), &[None, None, Some("north"), Some("south")][..])
+        );
         let names: Vec<_> = config.nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["pg1", "h2:5433", "pg3", "h4:5432"]);
         assert_eq!(config.nodes[0].probe_url().expose(), "postgres://monitor:m@h1/d");
@@ -117,11 +155,33 @@ mod tests {
                 &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("DATABASE_REPLICA_URLS", "postgres://h/d")],
                 "must differ",
             ),
+            (
+                &[
+                    ("DATABASE_PRIMARY_URL", "postgres://h/d"),
+                    ("DATABASE_REPLICA_URLS", "postgres://i/d"),
+                    ("DATABASE_REPLICA_ZONES", "a,b"),
+                ],
+                "DATABASE_REPLICA_ZONES must have an entry for each",
+            ),
         ];
         for (variables, named) in table {
             let error = read(variables).unwrap_err();
             assert!(error.to_string().contains(named), "{error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn keys_come_from_the_environment_only_where_there_are_none() {
+        let own = "a key of the file that is quite long enough";
+        let lookup = |value: &'static str| move |name: &str| (name == TOKEN_KEY).then(|| value.to_owned());
+        let none = RouterConfig::default();
+        let some = RouterConfig { token_keys: Some(own.parse().unwrap()), ..RouterConfig::default() };
+        let keyed =
+            |config: &RouterConfig, value| config.clone().with_keys(lookup(value)).unwrap().token_keys;
+        assert!(keyed(&none, "a key of the environment that is long enough").is_some());
+        assert!(keyed(&none, " ").is_none());
+        assert!(keyed(&some, "short").is_some(), "it is not looked at");
+        assert!(none.with_keys(lookup("short")).unwrap_err().to_string().contains(TOKEN_KEY));
     }
 }

@@ -107,6 +107,16 @@ impl Fault {
         }
     }
 
+    /// Whether the node is to get less for a while because of it, so that failing at once does not look like being idle. A
+    /// full pool shows by itself, and what no standby can run is the statement's own affair.
+    #[must_use]
+    pub fn costs(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Refusing | Self::Unresponsive | Self::Conflict => true,
+            Self::Saturated | Self::NotPrimary | Self::Misrouted => false,
+        }
+    }
+
     /// Whether the monitor should look at the node now instead of at its next tick.
     #[must_use]
     pub fn wants_probe(self) -> bool {
@@ -177,21 +187,21 @@ mod tests {
 
     #[test]
     fn each_fault_has_the_consequences_of_the_table() {
-        // fault, counts for the breaker, probe now, primary only
+        // fault, counts for the breaker, probe now, primary only, costs
         let table = [
-            (Fault::Unreachable, true, true, false),
-            (Fault::Refusing, true, false, false),
-            (Fault::Unresponsive, false, true, false),
-            (Fault::Saturated, false, false, false),
-            (Fault::Conflict, false, false, true),
-            (Fault::NotPrimary, false, true, false),
-            (Fault::Misrouted, false, false, true),
+            (Fault::Unreachable, true, true, false, true),
+            (Fault::Refusing, true, false, false, true),
+            (Fault::Unresponsive, false, true, false, true),
+            (Fault::Saturated, false, false, false, false),
+            (Fault::Conflict, false, false, true, true),
+            (Fault::NotPrimary, false, true, false, false),
+            (Fault::Misrouted, false, false, true, false),
         ];
         assert_eq!(table.map(|row| row.0), Fault::ALL);
-        for (fault, breaker, probe, primary) in table {
+        for (fault, breaker, probe, primary, costs) in table {
             assert_eq!(
-                (fault.trips_breaker(), fault.wants_probe(), fault.needs_primary()),
-                (breaker, probe, primary),
+                (fault.trips_breaker(), fault.wants_probe(), fault.needs_primary(), fault.costs()),
+                (breaker, probe, primary, costs),
                 "{fault}"
             );
         }

@@ -1,24 +1,44 @@
 //! A node's breaker as requests see it: without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker, Failure};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A breaker, and the part of it that a decision reads without a lock.
 pub(crate) struct Gate {
-    breaker: Mutex<CircuitBreaker>,
+    told: Mutex<Told>,
+    window: Duration,
     /// 0: closed. Else when the open period ends, in nanoseconds since `origin`, plus 1.
     opens_at: AtomicU64,
     /// The one request of the half-open state is under way.
     probing: AtomicBool,
-    /// Successes since the breaker was last told, so that a success costs one addition.
-    successes: AtomicU32,
-    failing: AtomicBool,
+    /// Successes since the breaker was last told, so that a success costs one addition; and [`ATTENTIVE`]. In one number, so
+    /// that no success can come between the two: told late, it would close a breaker that has opened since.
+    successes: AtomicU64,
     origin: Instant,
+}
+
+/// The breaker wants to hear of each success: there were failures since the last.
+const ATTENTIVE: u64 = 1 << 63;
+
+/// The breaker, and when it heard something last.
+struct Told {
+    breaker: CircuitBreaker,
+    at: Instant,
+}
+
+impl Told {
+    /// How many of the successes since it heard something last are of its last window, if they came evenly. An hour of
+    /// successes must not hide that most requests fail now.
+    fn recent(&self, successes: u64, window: Duration, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.at);
+        let share = if since <= window { 1.0 } else { window.as_secs_f64() / since.as_secs_f64() };
+        (successes as f64 * share).ceil() as u32
+    }
 }
 
 /// What a node's breaker says to one more request.
@@ -34,53 +54,60 @@ pub enum Admission {
 
 impl Gate {
     pub(crate) fn new(config: BreakerConfig) -> Self {
+        let origin = Instant::now();
         Self {
-            breaker: Mutex::new(CircuitBreaker::new(config)),
+            window: config.window,
+            told: Mutex::new(Told { breaker: CircuitBreaker::new(config), at: origin }),
             opens_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
-            successes: AtomicU32::new(0),
-            failing: AtomicBool::new(false),
-            origin: Instant::now(),
+            successes: AtomicU64::new(0),
+            origin,
         }
     }
 
     pub(crate) fn state(&self, now: Instant) -> BreakerState {
-        self.lock().state(now)
+        self.lock().breaker.state(now)
     }
 
-    /// Takes the half-open state's only slot; `false` when another request has it.
-    pub(crate) fn take_trial(&self) -> bool {
-        !self.probing.swap(true, Relaxed)
+    /// Takes the half-open state's only slot; `false` when another request has it, or had it and has failed.
+    pub(crate) fn take_trial(&self, now: Instant) -> bool {
+        if self.probing.swap(true, Relaxed) {
+            return false;
+        }
+        let open = self.until().is_some_and(|until| now < until);
+        if open {
+            self.return_trial();
+        }
+        !open
+    }
+
+    /// When the open period ends; `None` when the breaker is closed.
+    fn until(&self) -> Option<Instant> {
+        let end = self.opens_at.load(Relaxed).checked_sub(1)?;
+        Some(self.origin + Duration::from_nanos(end))
     }
 
     pub(crate) fn return_trial(&self) {
         self.probing.store(false, Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, CircuitBreaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn admission(&self, now: Instant) -> Admission {
-        match self.opens_at.load(Relaxed) {
-            0 => Admission::Admitted,
-            end => {
-                let until = self.origin + Duration::from_nanos(end - 1);
-                match until.checked_duration_since(now) {
-                    Some(left) if !left.is_zero() => Admission::Refused(left),
-                    _ if self.probing.load(Relaxed) => Admission::Refused(Duration::ZERO),
-                    _ => Admission::Trial,
-                }
-            }
+        let Some(until) = self.until() else { return Admission::Admitted };
+        match until.checked_duration_since(now) {
+            Some(left) if !left.is_zero() => Admission::Refused(left),
+            _ if self.probing.load(Relaxed) => Admission::Refused(Duration::ZERO),
+            _ => Admission::Trial,
         }
     }
 
-    pub(crate) fn success(&self, now: Instant) {
-        self.successes.fetch_add(1, Relaxed);
+    /// Whether the success closed the breaker.
+    pub(crate) fn success(&self, now: Instant) -> bool {
         // A healthy node's success ends here; the breaker hears of it with the next failure.
-        if self.failing.load(Relaxed) {
-            self.tell(now, |_| {});
-        }
+        self.successes.fetch_add(1, Relaxed) & ATTENTIVE != 0 && self.tell(now, |_| {})
     }
 
     pub(crate) fn failure(&self, kind: Failure, now: Instant) {
@@ -93,16 +120,69 @@ impl Gate {
         }
     }
 
-    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) {
-        let mut breaker = self.lock();
-        // Before the count is taken, so that a success that comes in between tells the breaker itself.
-        self.failing.store(true, Relaxed);
-        breaker.record_successes(self.successes.swap(0, Relaxed), now);
-        event(&mut breaker);
+    /// Whether that closed it.
+    fn tell(&self, now: Instant, event: impl FnOnce(&mut CircuitBreaker)) -> bool {
+        let mut told = self.lock();
+        let successes = self.successes.swap(ATTENTIVE, Relaxed) & !ATTENTIVE;
+        let successes = told.recent(successes, self.window, now);
+        told.at = now;
+        let breaker = &mut told.breaker;
+        breaker.record_successes(successes, now);
+        event(breaker);
         let end = breaker.opens_until().map_or(0, |until| {
             u64::try_from(until.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1) + 1
         });
-        self.opens_at.store(end, Relaxed);
-        self.failing.store(end != 0 || breaker.consecutive_failures() > 0, Relaxed);
+        let was_open = self.opens_at.swap(end, Relaxed) != 0;
+        if end == 0 && breaker.consecutive_failures() == 0 {
+            self.successes.fetch_and(!ATTENTIVE, Relaxed);
+        }
+        was_open && end == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(now: Instant) -> Gate {
+        let gate = Gate::new(BreakerConfig::default());
+        (0..5).for_each(|_| gate.failure(Failure::Hard, now));
+        gate
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_comes_second_to_a_trial_that_has_failed_meanwhile_has_no_place() {
+        let gate = opened(Instant::now());
+        let later = Instant::now() + Duration::from_secs(2);
+        // Both have seen the half-open state.
+        assert_eq!(gate.admission(later), Admission::Trial);
+        assert!(gate.take_trial(later));
+        gate.failure(Failure::Hard, later);
+        gate.return_trial();
+        assert!(!gate.take_trial(later));
+        // The slot itself is not lost by that.
+        let much_later = later + Duration::from_secs(60);
+        assert_eq!(gate.admission(much_later), Admission::Trial);
+        assert!(gate.take_trial(much_later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_successes_does_not_hide_that_most_requests_fail_now() {
+        let gate = Gate::new(BreakerConfig::default());
+        let start = Instant::now();
+        for second in 0..3_600 {
+            gate.success(start + Duration::from_secs(second));
+        }
+        let now = start + Duration::from_secs(3_600);
+        let opens = (0..40).any(|step| {
+            let now = now + Duration::from_millis(100 * step);
+            if step % 3 == 0 {
+                gate.success(now);
+            } else {
+                gate.failure(Failure::Hard, now);
+            }
+            gate.state(now) != BreakerState::Closed
+        });
+        assert!(opens, "within four seconds of ten requests each");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
+use crate::work::Working;
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
 /// Dropping it gives all of that back; a lease also says how it went.
@@ -25,16 +27,17 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Takes the place. The caller has taken the half-open slot when `trial` says so.
+    /// Takes the place at `now`. The caller has taken the half-open slot when `trial` says so.
     pub(crate) fn new(
         node: Arc<Node>,
         decision: (Role, Access, Reason),
         trial: bool,
         fallback: Option<CapPermit>,
         epoch: u64,
+        now: Instant,
     ) -> Self {
         let (role, access, reason) = decision;
-        node.enter(access, role, reason);
+        node.enter(access, role, reason, now);
         Self { node, decision, trial, _fallback: fallback, epoch }
     }
 
@@ -44,6 +47,10 @@ impl Ticket {
 
     pub(crate) fn access(&self) -> Access {
         self.decision.1
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        self.decision.2
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -58,6 +65,20 @@ impl Ticket {
     fn return_trial(&mut self) {
         if std::mem::take(&mut self.trial) {
             self.node.return_trial();
+        }
+    }
+
+    pub(crate) fn is_on_primary(&self) -> bool {
+        self.decision.0 == Role::Primary
+    }
+
+    /// The request's use of the node ends: with a fault, or successfully, which the node has heard already if `proved`.
+    pub(crate) fn settle(&self, elapsed: Duration, proved: bool, fault: Option<Fault>, now: Instant) {
+        self.node.meters().query(self.access(), elapsed);
+        match fault {
+            None if proved => {}
+            None => self.node.record_success(elapsed, now),
+            Some(fault) => self.node.record_fault(fault, now),
         }
     }
 
@@ -77,7 +98,8 @@ impl Drop for Ticket {
 /// A connection of one node, with its permits. Ending it reports to the node's breaker and load how it went.
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
-/// dropped while a statement runs counts neither for nor against the node, and its connection is not used again.
+/// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow, and its
+/// connection is not used again.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -86,11 +108,14 @@ pub struct Lease<B: Backend> {
     settled: bool,
     /// The node's success was reported already.
     proved: bool,
+    /// The last to go: a shutdown of the router waits for it.
+    _working: Working,
 }
 
 impl<B: Backend> Lease<B> {
-    pub(crate) fn new(connection: B::Connection, ticket: Ticket) -> Self {
-        Self { connection: Some(connection), ticket, since: Instant::now(), settled: false, proved: false }
+    pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working) -> Self {
+        let (connection, since) = (Some(connection), Instant::now());
+        Self { connection, ticket, since, settled: false, proved: false, _working: working }
     }
 
     /// The node that the connection is to.
@@ -127,7 +152,7 @@ impl<B: Backend> Lease<B> {
     /// Whether the node was the proven primary when it was chosen.
     #[must_use]
     pub fn is_on_primary(&self) -> bool {
-        self.ticket.decision.0 == Role::Primary
+        self.ticket.is_on_primary()
     }
 
     /// The writer epoch in which the node was chosen.
@@ -167,13 +192,7 @@ impl<B: Backend> Lease<B> {
     fn settle(&mut self, fault: Option<Fault>) {
         self.settled = true;
         let now = Instant::now();
-        let elapsed = now.saturating_duration_since(self.since);
-        self.node().meters().query(self.ticket.access(), elapsed);
-        match fault {
-            None if self.proved => {}
-            None => self.node().record_success(elapsed, now),
-            Some(fault) => self.node().record_fault(fault, now),
-        }
+        self.ticket.settle(now.saturating_duration_since(self.since), self.proved, fault, now);
     }
 }
 
@@ -198,7 +217,10 @@ impl<B: Backend> Drop for Lease<B> {
         if !self.settled {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
-                Usage::Abandoned => {}
+                Usage::Abandoned => {
+                    let now = Instant::now();
+                    self.node().record_unfinished(now.saturating_duration_since(self.since), now);
+                }
                 Usage::Failed(fault) => self.settle(Some(fault)),
             }
         }

@@ -121,7 +121,8 @@ impl Cluster {
                 new.push(node.clone());
                 continue;
             }
-            let node = Arc::new(Node::new(config, shared.config.breaker.clone()));
+            let node = Arc::new(Node::of(config, &shared.config));
+            node.cool();
             if let Some(known) = known {
                 node.set_draining(known.is_draining());
             }

@@ -39,7 +39,7 @@ pub struct MembershipChange {
     pub removed: Vec<Arc<str>>,
     /// Nodes whose URL changed: each left, and joined anew.
     pub replaced: Vec<Arc<str>>,
-    /// Nodes whose weight changed, or whether they serve reads.
+    /// Nodes whose weight or zone changed, or whether they serve reads.
     pub adjusted: Vec<Arc<str>>,
     /// Settings beside the nodes that differ from those in force. They take effect with the next start.
     pub needs_restart: Vec<&'static str>,
@@ -102,8 +102,13 @@ impl Membership {
     }
 
     fn each(&self, act: impl Fn(&dyn NodePools)) {
-        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        carried.iter().filter_map(Weak::upgrade).for_each(|pools| act(&*pools));
+        self.carried().iter().for_each(|pools| act(&**pools));
+    }
+
+    /// The pools of every backend.
+    pub(crate) fn carried(&self) -> Vec<Arc<dyn NodePools>> {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        carried.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Begins a change of the nodes. Others wait until it is finished or dropped.

@@ -26,26 +26,28 @@ use crate::watcher::watch_node;
 /// The pause before a part of the monitor that ended unexpectedly is started again.
 const RESTART: Duration = Duration::from_millis(100);
 
-pub(crate) fn spawn(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch::Receiver<bool>) {
+/// What it returns ends when the monitor, its tasks and its connections are gone.
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    prober: Arc<dyn Prober>,
+    closed: watch::Receiver<bool>,
+) -> watch::Receiver<()> {
+    let (alive, monitoring) = watch::channel(());
     tokio::spawn(async move {
         loop {
             let observing = tokio::spawn(observe(shared.clone(), prober.clone(), closed.clone()));
-            let abort = observing.abort_handle();
-            tokio::select! {
-                biased;
-                // An error means that the last user of the cluster is gone.
-                _ = closed.wait_for(|closed| *closed) => {
-                    abort.abort();
-                    return;
-                }
-                ended = observing => {
-                    let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
-                    tracing::error!(why, "the monitor ended unexpectedly and is started again");
-                }
+            let ended = observing.await;
+            // An error means that the last user of the cluster is gone.
+            if *closed.borrow() || closed.has_changed().is_err() {
+                break;
             }
+            let why = ended.err().map(|error| error.to_string()).unwrap_or_default();
+            tracing::error!(why, "the monitor ended unexpectedly and is started again");
             sleep(RESTART).await;
         }
+        drop(alive);
     });
+    monitoring
 }
 
 async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch::Receiver<bool>) {
@@ -61,7 +63,8 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
     loop {
         tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => return,
+            // An error means that the last user of the cluster is gone.
+            _ = closed.wait_for(|closed| *closed) => break,
             Some(error) = watchers.next_panic() => {
                 // The whole is started again from the last picture.
                 tracing::error!(why = ?error, "the watch over a node ended unexpectedly");
@@ -95,6 +98,7 @@ async fn observe(shared: Arc<Shared>, prober: Arc<dyn Prober>, mut closed: watch
             }
         }
     }
+    watchers.end().await;
 }
 
 /// The watches over the nodes of now, each a task of its own.
@@ -122,6 +126,11 @@ impl Watchers {
         }
     }
 
+    /// Ends them all, and waits until their connections are gone.
+    async fn end(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Waits until a watch panics: none ends by itself.
     async fn next_panic(&mut self) -> Option<JoinError> {
         loop {
@@ -142,6 +151,7 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     let new = evidence.topology(now);
     report(&shared.events, &old, &new);
     let excluded = newly_excluded(&old, &new);
+    warm_up(&new, now);
     shared.publish(new);
     for id in excluded {
         shared.membership.retire(id, Access::Read);
@@ -154,6 +164,17 @@ fn publish(shared: &Shared, nodes: &[Arc<Node>], evidence: &mut Evidence, effect
     }
     if effects.new_epoch || effects.successor {
         nodes.iter().for_each(|node| node.probe_now());
+    }
+}
+
+/// Nodes that come back from the dead begin slowly.
+fn warm_up(topology: &Topology, now: Instant) {
+    for state in &topology.nodes {
+        match &state.blocked {
+            Some(Refusal::Down { .. }) => state.node.cool(),
+            Some(_) => {}
+            None => state.node.may_serve_from(state.admitted_from.map_or(now, |from| from.max(now))),
+        }
     }
 }
 

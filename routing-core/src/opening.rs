@@ -41,7 +41,8 @@ type Opening<C> = JoinHandle<Outcome<C>>;
 
 impl<C: Connector> Opener<C> {
     pub(crate) fn new(connector: C, node: Arc<Node>, connect_timeout: Duration, keep: Duration) -> Self {
-        let (connector, left, complained) = (Arc::new(connector), Left(Arc::default()), Arc::default());
+        let (connector, left, complained) =
+            (Arc::new(connector), Left(Arc::new(Mutex::new(Some(Vec::new())))), Arc::default());
         Self { connector, node, connect_timeout, keep, left, complained }
     }
 
@@ -52,7 +53,7 @@ impl<C: Connector> Opener<C> {
     /// A connection: one under way that nobody waits for, else a new one.
     pub(crate) async fn open(&self) -> Result<Opened<C::Connection>, C::Error> {
         loop {
-            let left = self.left.locked().pop();
+            let left = self.left.locked().as_mut().and_then(Vec::pop);
             // What ended before we came was said to nobody, and may be long past.
             let old = left.as_ref().is_some_and(JoinHandle::is_finished);
             let opening = left.unwrap_or_else(|| self.begin());
@@ -70,7 +71,12 @@ impl<C: Connector> Opener<C> {
 
     /// Ends those that nobody waits for.
     pub(crate) fn abandon(&self) {
-        self.left.locked().drain(..).for_each(|opening| opening.abort());
+        self.left.locked().iter_mut().flat_map(|left| left.drain(..)).for_each(|opening| opening.abort());
+    }
+
+    /// The same, and of those that nobody waits for later.
+    pub(crate) fn close(&self) {
+        self.left.locked().take().into_iter().flatten().for_each(|opening| opening.abort());
     }
 
     fn begin(&self) -> Opening<C> {
@@ -97,10 +103,11 @@ impl<C: Connector> Opener<C> {
     }
 }
 
-struct Left<C: Connector>(Arc<Mutex<Vec<Opening<C>>>>);
+/// `None` once the pool was closed: nothing is left to anybody then.
+struct Left<C: Connector>(Arc<Mutex<Option<Vec<Opening<C>>>>>);
 
 impl<C: Connector> Left<C> {
-    fn locked(&self) -> MutexGuard<'_, Vec<Opening<C>>> {
+    fn locked(&self) -> MutexGuard<'_, Option<Vec<Opening<C>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +134,11 @@ impl<C: Connector> Awaited<C> {
 
 impl<C: Connector> Drop for Awaited<C> {
     fn drop(&mut self) {
-        self.left.locked().extend(self.opening.take());
+        let Some(opening) = self.opening.take() else { return };
+        match &mut *self.left.locked() {
+            Some(left) => left.push(opening),
+            None => opening.abort(),
+        }
     }
 }
 

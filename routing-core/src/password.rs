@@ -116,10 +116,15 @@ impl Passwords {
         self.0.password(request).await
     }
 
-    /// Whether a server refuses a password with this SQLSTATE (PostgreSQL manual, appendix A, class 28).
+    /// Whether a server refuses a password with this SQLSTATE (PostgreSQL manual, appendix A, class 28) and these words. The words
+    /// count only where a pooler speaks: `PgBouncer` 1.18 says everything with 08P01, and everything in English.
     #[must_use]
-    pub fn is_refusal(sqlstate: &str) -> bool {
-        matches!(sqlstate, "28P01" | "28000")
+    pub fn is_refusal(sqlstate: &str, message: &str) -> bool {
+        match sqlstate {
+            "28P01" | "28000" => true,
+            "08P01" => message.ends_with("authentication failed"),
+            _ => false,
+        }
     }
 }
 
@@ -138,5 +143,20 @@ mod tests {
         let password = Password::from("hunter2");
         assert_eq!(format!("{password:?}"), "Password(..)");
         assert_eq!(password.expose(), "hunter2");
+    }
+
+    #[test]
+    fn servers_and_poolers_refuse_a_password_in_their_own_ways() {
+        let table = [
+            ("28P01", "Passwort-Authentifizierung fehlgeschlagen", true),
+            ("28000", "no pg_hba.conf entry for host", true),
+            ("08P01", "SASL authentication failed", true),
+            ("08P01", "password authentication failed", true),
+            ("08P01", "server conn crashed?", false),
+            ("57P03", "the database system is starting up", false),
+        ];
+        for (sqlstate, message, refused) in table {
+            assert_eq!(Passwords::is_refusal(sqlstate, message), refused, "{sqlstate} {message}");
+        }
     }
 }

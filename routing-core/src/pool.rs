@@ -206,7 +206,7 @@ impl<C: Connector> Pool<C> {
     /// Closes it: no checkout succeeds afterwards, and connections in use are closed when they come back.
     pub fn close(&self) {
         self.0.close();
-        self.0.manager().opener.abandon();
+        self.0.manager().opener.close();
     }
 
     fn spawn_reaper(&self, idle_timeout: Duration) {

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, PoolStatus};
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::decision::Access;
 use crate::node::Node;
 use crate::node_id::NodeId;
+use crate::work::Work;
 
 /// What a cluster does with the pools that a backend has on its nodes, whatever the backend.
 pub(crate) trait NodePools: Send + Sync {
@@ -27,6 +28,15 @@ pub(crate) trait NodePools: Send + Sync {
 
     /// Closes a node's pools and forgets them.
     fn close(&self, node: NodeId);
+
+    /// Closes all of them, and opens none from now on.
+    fn close_all(&self);
+
+    /// What runs on them.
+    fn work(&self) -> &Arc<Work>;
+
+    /// Whether every connection is at its place: none is in use, or being restored.
+    fn are_idle(&self) -> bool;
 }
 
 /// The pools of one backend, by node.
@@ -36,12 +46,13 @@ pub(crate) struct Pools<B: Backend> {
     by_node: ArcSwap<Vec<(NodeId, Arc<B>)>>,
     /// Held while `by_node` changes; whether all were closed for good.
     closed: Mutex<bool>,
+    work: Arc<Work>,
 }
 
 impl<B: Backend> Pools<B> {
     /// No pools yet.
     pub(crate) fn new(config: Arc<RouterConfig>, options: B::Options) -> Self {
-        Self { config, options, by_node: ArcSwap::default(), closed: Mutex::new(false) }
+        Self { config, options, by_node: ArcSwap::default(), closed: Mutex::new(false), work: Work::new() }
     }
 
     pub(crate) fn options(&self) -> &B::Options {
@@ -52,15 +63,6 @@ impl<B: Backend> Pools<B> {
     pub(crate) fn of(&self, node: &Node) -> Option<Arc<B>> {
         let pools = self.by_node.load();
         pools.iter().find(|(id, _)| *id == node.id()).map(|(_, pools)| pools.clone())
-    }
-
-    /// Closes all of them, and opens none from now on.
-    pub(crate) fn close_all(&self) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed = true;
-        for (_, pools) in self.by_node.swap(Arc::default()).iter() {
-            pools.close();
-        }
     }
 
     fn each(&self, node: NodeId, act: impl FnOnce(&B)) {
@@ -99,5 +101,26 @@ impl<B: Backend> NodePools for Pools<B> {
         let mut pools = Vec::clone(&self.by_node.load());
         pools.retain(|(id, _)| *id != node);
         self.by_node.store(Arc::new(pools));
+    }
+
+    fn close_all(&self) {
+        self.work.close();
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = true;
+        for (_, pools) in self.by_node.swap(Arc::default()).iter() {
+            pools.close();
+        }
+    }
+
+    fn work(&self) -> &Arc<Work> {
+        &self.work
+    }
+
+    fn are_idle(&self) -> bool {
+        let idle = |pools: &B, access| {
+            let PoolStatus { open, idle, .. } = pools.pool(access);
+            open == idle
+        };
+        self.by_node.load().iter().all(|(_, pools)| idle(pools, Access::Read) && idle(pools, Access::Write))
     }
 }

@@ -1,5 +1,6 @@
 //! Texts that clients present as tokens, and what becomes of them.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use crate::key::TokenKeys;
@@ -8,7 +9,7 @@ use crate::metrics;
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
 /// A text that the client sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Presented {
     text: String,
     /// What it says, once somebody with the right key has read it.
@@ -36,15 +37,25 @@ pub(crate) struct Reader<'a> {
     pub(crate) keys: &'a TokenKeys,
     pub(crate) lifetime: Duration,
     pub(crate) system_id: Option<SystemId>,
-    pub(crate) wall: UnixMillis,
+    wall: OnceCell<UnixMillis>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// One with these keys, for this cluster, if it is known.
+    pub(crate) fn new(keys: &'a TokenKeys, lifetime: Duration, system_id: Option<SystemId>) -> Self {
+        Self { keys, lifetime, system_id, wall: OnceCell::new() }
+    }
+
+    /// What the clock showed when it was first asked: most requests bring nothing that ends, and need not look.
+    pub(crate) fn wall(&self) -> UnixMillis {
+        *self.wall.get_or_init(UnixMillis::now)
+    }
+
     /// What the text says, if that counts.
     pub(crate) fn read(&self, presented: &mut Presented) -> Option<SessionToken> {
         let read = match presented.token {
             Some(token) => Ok(token),
-            None => SessionToken::decode(&presented.text, self.keys, self.wall, self.lifetime),
+            None => SessionToken::decode(&presented.text, self.keys, self.wall(), self.lifetime),
         };
         let read = match read {
             Ok(token) if self.system_id.is_some_and(|own| own != token.system_id) => {

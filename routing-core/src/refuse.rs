@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::choose::{Limits, unfresh, unserving};
 use crate::decision::{Refusal, Refusals};
 use crate::demand::Demand;
+use crate::eligible::{Limits, unfresh, unserving};
 use crate::gate::Admission;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;

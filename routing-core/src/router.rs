@@ -2,19 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::{Cluster, Shared};
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
+use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::misrouted::Misrouted;
 use crate::node::Node;
-use crate::pools::Pools;
+use crate::pools::{NodePools as _, Pools};
 use crate::priority::Priority;
 use crate::session::Session;
+use crate::work::{Work, Working};
 
 /// Routes the reads and writes of one backend over a [`Cluster`]. Clones share it.
 ///
@@ -26,7 +27,6 @@ pub struct Router<B: Backend>(Arc<RouterInner<B>>);
 pub(crate) struct RouterInner<B: Backend> {
     cluster: Cluster,
     owns_cluster: bool,
-    closed: AtomicBool,
     pools: Arc<Pools<B>>,
     misrouted: Misrouted,
 }
@@ -58,7 +58,6 @@ impl<B: Backend> Router<B> {
         Ok(Self(Arc::new(RouterInner {
             cluster: cluster.clone(),
             owns_cluster,
-            closed: AtomicBool::new(false),
             pools,
             misrouted: Misrouted::default(),
         })))
@@ -144,21 +143,41 @@ impl<B: Backend> Router<B> {
         self.alone(Consistency::Strong).run_write(f).await
     }
 
-    /// Closes all its pools. Connections in use are closed when they come back; requests that come later fail with
+    /// Closes all its pools at once; [`shutdown`](Self::shutdown) lets what runs end first. Connections in use are closed
+    /// when they come back; requests that come later, or wait for a connection, fail with
     /// [`RouteError::Closed`](crate::RouteError::Closed). A cluster that it [started](Self::start) is closed with it; one
     /// that it was [put on](Self::new) goes on for others.
     pub fn close(&self) {
-        self.0.closed.store(true, Relaxed);
+        self.work().close();
         if self.0.owns_cluster {
             self.0.cluster.close();
         }
         self.0.pools.close_all();
     }
 
-    /// Whether it, or its cluster, was closed.
+    /// Whether it takes no more requests: it, or its cluster, was closed, or its [`shutdown`](Self::shutdown) has begun.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.closed.load(Relaxed) || self.0.cluster.is_closed()
+        !self.work().is_open() || self.0.cluster.is_closed()
+    }
+
+    /// Whether requests that have begun get no connection any more.
+    pub(crate) fn serves_none(&self) -> bool {
+        self.work().is_closed() || self.0.cluster.is_closed()
+    }
+
+    pub(crate) fn owns_cluster(&self) -> bool {
+        self.0.owns_cluster
+    }
+
+    /// What runs on it.
+    pub(crate) fn work(&self) -> &Arc<Work> {
+        self.0.pools.work()
+    }
+
+    /// The pools of all nodes.
+    pub(crate) fn all_pools(&self) -> &Arc<Pools<B>> {
+        &self.0.pools
     }
 
     /// Statements that turned out to need the primary.
@@ -242,6 +261,11 @@ impl<B: Backend> Routed<B> {
     #[must_use]
     pub fn prioritized(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }
+    }
+
+    /// A request begins: it counts as one under way for as long as what this returns lives.
+    pub(crate) fn begin(&self) -> Result<Working, RouteError> {
+        self.router.work().begin().ok_or(RouteError::Closed)
     }
 
     /// Set before a write is sent.

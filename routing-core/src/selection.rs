@@ -10,7 +10,8 @@ use crate::backend::Backend;
 use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
-use crate::demand::{self, Demand, Floor};
+use crate::demand::{self, Demand, Floor, Memory};
+use crate::eligible::Limits;
 use crate::lease::Ticket;
 use crate::metrics;
 use crate::node_id::NodeId;
@@ -36,10 +37,14 @@ impl<B: Backend> Routed<B> {
     pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
         let shared = self.shared();
         let topology = shared.peek();
-        let wall = UnixMillis::now();
-        let reader = shared.reader(&topology, wall);
+        let reader = shared.reader(&topology);
+        // Only a token ends by the wall's clock.
+        let demanded = |memory: &Memory| {
+            let wall = memory.token.map_or(UnixMillis(0), |_| reader.wall());
+            demand::demand(self.consistency, memory, &topology, wall)
+        };
         let mut memory = self.session.memory(&reader);
-        let mut found = demand::demand(self.consistency, &memory, &topology, wall);
+        let mut found = demanded(&memory);
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
@@ -55,7 +60,7 @@ impl<B: Backend> Routed<B> {
             self.session.settle_floor(asked, position);
             memory = self.session.memory(&reader);
         }
-        found = demand::demand(self.consistency, &memory, &topology, wall);
+        found = demanded(&memory);
         if shared.primary_only.load(Relaxed) && found.primary.is_none() {
             found.primary = Some(Reason::PrimaryOnly);
         }
@@ -68,7 +73,10 @@ impl<B: Backend> Routed<B> {
     pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let topology = shared.peek();
-        let (demand, limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        let (demand, mut limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
+        if attempts.heeds_breakers {
+            limits.max_ejected = 1.0;
+        }
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
@@ -84,7 +92,7 @@ impl<B: Backend> Routed<B> {
                 if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
                     chosen.reason = Reason::WaitedForReplay;
                 }
-                return take(&chosen, &topology, None);
+                return take(&chosen, &topology, None, now);
             }
             if demand.needs_position() {
                 let patience = shared.config.session_wait;
@@ -108,9 +116,19 @@ impl<B: Backend> Routed<B> {
             None if behind => Reason::FallbackBehindToken,
             None => Reason::FallbackNoReplica,
         };
-        let Some(chosen) = choose::primary(&topology, demand, tried, limits, reason, now) else {
-            return Choice::Nothing;
+        let may_defy = attempts.rounds == 0 && !attempts.heeds_breakers;
+        let primary = |reason| choose::primary(&topology, demand, tried, limits, reason, now);
+        let chosen = match primary(reason) {
+            None if may_defy => {
+                let replica = choose::last_resort(&topology, demand, tried, limits, now);
+                if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
+                    return take(&chosen, &topology, None, now);
+                }
+                primary(Reason::LastResort)
+            }
+            chosen => chosen,
         };
+        let Some(chosen) = chosen else { return Choice::Nothing };
         // What the request itself asks for is limited by the pool alone, and a single node has no replica to lose. What a
         // client brings along is limited as a fallback is: after a failover every token of the time before does.
         let own = match reason {
@@ -119,17 +137,41 @@ impl<B: Backend> Routed<B> {
             _ => false,
         };
         if own || topology.nodes.len() == 1 {
-            return take(&chosen, &topology, None);
+            return take(&chosen, &topology, None, now);
         }
         match self.cap(reason).take_for(self.priority, now) {
             Some(permit) => {
-                let choice = take(&chosen, &topology, Some(permit));
+                let choice = take(&chosen, &topology, Some(permit), now);
                 if matches!(choice, Choice::Take(_)) {
                     metrics::fallback(reason);
                 }
                 choice
             }
             None => Choice::Full(reason),
+        }
+    }
+
+    /// A replica beside one that keeps a read waiting: among those about which there is no doubt.
+    pub(crate) fn choose_beside(&self, attempts: &Attempts, now: Instant) -> Choice {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let (demand, tried) = (attempts.demand, &attempts.tried);
+        let limits = Limits { max_ejected: 1.0, min_serving: 0, ..shared.limits };
+        if demand.primary.is_some() {
+            return Choice::Nothing;
+        }
+        let balance = &*shared.balance;
+        match choose::replica(&topology, demand, &self.session, tried, balance, limits, now) {
+            Some(chosen) if chosen.trial => Choice::Nothing,
+            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, &topology, None, now),
+            None if demand.needs_position() => {
+                let patience = shared.config.session_wait;
+                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let waits = now < attempts.waiting_since.unwrap_or(now) + patience;
+                let may_come = !replicas.is_empty() && (near || demand.ask.is_some());
+                if waits && may_come { Choice::Behind } else { Choice::Nothing }
+            }
+            None => Choice::Nothing,
         }
     }
 
@@ -142,13 +184,14 @@ impl<B: Backend> Routed<B> {
 }
 
 /// Takes the place on the chosen node; again when another request has just taken its half-open slot.
-fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>) -> Choice {
+fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, now: Instant) -> Choice {
     let node = &chosen.state.node;
-    if chosen.trial && !node.take_trial() {
+    if chosen.trial && !node.take_trial(now) {
         return Choice::Again;
     }
     let decision = (chosen.state.role, Access::Read, chosen.reason);
-    Choice::Take(Ticket::new(node.clone(), decision, chosen.trial, fallback, topology.lineage.epoch))
+    let (node, epoch) = (node.clone(), topology.lineage.epoch);
+    Choice::Take(Ticket::new(node, decision, chosen.trial, fallback, epoch, now))
 }
 
 #[cfg(all(test, feature = "testing"))]

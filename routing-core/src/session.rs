@@ -182,16 +182,36 @@ impl Session {
         }
         let mut notes = self.notes();
         memory.floor = notes.floor;
-        let read = notes.presented.iter_mut().filter_map(|presented| reader.read(presented));
-        let tokens: Vec<SessionToken> = read.collect();
+        let Notes { presented, observed, .. } = &mut *notes;
+        let presented = presented.iter_mut().filter_map(|presented| reader.read(presented));
         let ours = |token: &SessionToken| reader.system_id.is_none_or(|own| own == token.system_id);
-        memory.token = tokens
-            .into_iter()
-            .chain(notes.observed.iter().copied())
+        memory.token = presented
+            .chain(observed.iter().copied())
             .filter(ours)
-            .filter(|token| !token.is_over(reader.wall))
+            .filter(|token| !token.is_over(reader.wall()))
             .reduce(SessionToken::stricter);
         memory
+    }
+
+    /// What a read beside one that is under way must heed: a session of its own that knows all that this one knows, and keeps
+    /// to no node. What its node has shown so far the primary has at `now`.
+    pub(crate) fn beside(&self, now: Instant) -> Self {
+        let beside = Self::new();
+        {
+            let notes = self.notes();
+            let floor = self.kept_node().map_or(notes.floor, |_| Some(Floor::PrimaryAfter(now)));
+            beside.0.wrote.store(self.wrote(), Relaxed);
+            beside.0.on_primary.store(self.0.on_primary.load(Relaxed), Relaxed);
+            beside.0.noted.store(floor.is_some() || self.0.noted.load(Relaxed), Relaxed);
+            *beside.notes() = Notes {
+                presented: notes.presented.clone(),
+                observed: notes.observed.clone(),
+                floor,
+                served: None,
+                written: None,
+            };
+        }
+        beside
     }
 
     pub(crate) fn serves(&self, id: NodeId) -> bool {
@@ -213,6 +233,12 @@ impl Session {
     /// A read is on its way to this node.
     pub(crate) fn lean_to(&self, id: NodeId) {
         self.0.leaning.store(id.as_u32(), Relaxed);
+    }
+
+    /// No read is on its way anywhere.
+    #[cfg(feature = "testing")]
+    pub(crate) fn lean_to_none(&self) {
+        self.0.leaning.store(NO_NODE, Relaxed);
     }
 
     /// A read was served. `continues`: when it began its node was kept to already.

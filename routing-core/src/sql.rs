@@ -11,6 +11,8 @@ mod functions;
 mod harmless;
 mod keyword;
 mod lexer;
+#[cfg(test)]
+mod linear;
 mod scan;
 mod session_state;
 mod shape;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, PoolStatus};
@@ -11,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::config::RouterConfig;
 use crate::decision::{Access, Reason, Refusal};
 use crate::discoverer::DiscoveryStatus;
+use crate::ejection;
 use crate::event::Event;
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Node;
@@ -103,6 +105,10 @@ pub struct NodeStatus {
     pub decisions: Vec<DecisionCount>,
     /// Its share of reads next to other nodes.
     pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// The part of that share that it gets so far: less than 1 in its slow start.
+    pub ramp: f32,
     /// Whether it gets no new work.
     pub draining: bool,
     /// Its read pool.
@@ -139,6 +145,8 @@ pub struct ConfigStatus {
     pub write_quorum: u32,
     /// See [`RouterConfig::write_waiters`].
     pub write_waiters: u32,
+    /// See [`RouterConfig::zone`].
+    pub zone: Option<String>,
 }
 
 impl From<&RouterConfig> for ConfigStatus {
@@ -151,6 +159,7 @@ impl From<&RouterConfig> for ConfigStatus {
             fallback_behind_token: config.fallback_behind_token(),
             write_quorum: config.write_quorum,
             write_waiters: config.write_waiters,
+            zone: config.zone.clone(),
         }
     }
 }
@@ -190,6 +199,8 @@ impl Cluster {
             }
             shown
         });
+        let mut nodes: Vec<NodeStatus> = nodes.collect();
+        spare(&mut nodes, config.breaker.max_ejected);
         RouterStatus {
             schema: 1,
             unix_millis: UnixMillis::now().0,
@@ -210,7 +221,7 @@ impl Cluster {
             events: self.events(),
             discovery: self.discovery(),
             config: ConfigStatus::from(config),
-            nodes: nodes.collect(),
+            nodes,
         }
     }
 }
@@ -245,7 +256,7 @@ fn node_status(
         (None, _) if !is_primary && state.kept_waiting(now).is_some() => {
             state.kept_waiting(now).map(|left| Refusal::Flapping(left).to_string())
         }
-        (None, _) if open.is_some() => Some("breaker open".to_owned()),
+        (None, _) if open.is_some() => Some(BREAKER_OPEN.to_owned()),
         (None, _) if is_primary => None,
         (None, None) => Some("staleness unknown".to_owned()),
         (None, Some(bound)) if bound > max_staleness => Some(format!("stale {:.1} s", bound.as_secs_f64())),
@@ -279,9 +290,31 @@ fn node_status(
             .map(|(access, reason, count)| DecisionCount { access, reason, count })
             .collect(),
         weight: node.weight(),
+        zone: node.zone().map(|zone| String::clone(&zone)),
+        ramp: node.ramp(now),
         draining: node.is_draining(),
         read_pool: PoolStatus::default(),
         write_pool: PoolStatus::default(),
+    }
+}
+
+const BREAKER_OPEN: &str = "breaker open";
+
+/// Replicas that serve although their breakers are open, because too many are.
+fn spare(nodes: &mut [NodeStatus], share: f64) {
+    let ejected = |node: &NodeStatus| node.refused.as_deref() == Some(BREAKER_OPEN);
+    let left = |node: &NodeStatus| Duration::try_from_secs_f64(node.breaker_open_seconds?).ok();
+    let replicas = nodes.iter().enumerate().filter(|(_, node)| !node.is_primary);
+    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
+    let mut admitted = 0;
+    for (index, node) in replicas {
+        match left(node).filter(|_| ejected(node)) {
+            Some(left) => refusing.push((left, index)),
+            None => admitted += usize::from(node.serving),
+        }
+    }
+    for (_, index) in ejection::spared(&mut refusing, admitted, share) {
+        (nodes[*index].serving, nodes[*index].refused) = (true, None);
     }
 }
 

@@ -6,14 +6,12 @@ use tokio::time::timeout;
 
 use crate::backend::{Backend, Failure, SendFn};
 use crate::decision::Access;
-use crate::error::{CommitUnknown, RouteError};
+use crate::error::CommitUnknown;
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::pool::CLEANUP_TIMEOUT;
 use crate::sabotage::{Sabotage, disabled};
-
-/// Why the answer to a step that was cut is not known.
-pub(crate) const CUT: &str = "the node ceased to be the primary, or to answer";
+use crate::watch::LeaseWatch;
 
 /// How a step on a write connection ended.
 pub(crate) enum Step<T, E> {
@@ -69,8 +67,9 @@ pub(crate) async fn roll_back<B: Backend>(mut lease: Lease<B>, fault: Option<Fau
     }
 }
 
-pub(crate) fn writer_changed<B: Backend, E: From<B::Error>>(lease: &Lease<B>) -> E {
-    E::from(B::Error::from(RouteError::WriterChanged { from: lease.node().shared_name().clone() }))
+/// What a step fails with that was cut, or not begun, and certainly has no effect.
+pub(crate) fn refused<B: Backend, E: From<B::Error>>(lease: &Lease<B>, watch: &LeaseWatch) -> E {
+    E::from(B::Error::from(watch.refusal(lease.node())))
 }
 
 pub(crate) fn unknown<B: Backend, E: From<B::Error>>(lease: &Lease<B>, why: String) -> E {

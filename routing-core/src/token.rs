@@ -147,10 +147,10 @@ impl SessionToken {
             return Err(InvalidToken::Oversized);
         }
         let body = text.strip_prefix(VERSION).ok_or(InvalidToken::Malformed)?;
-        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidToken::Malformed)?;
-        let Some((payload, signature)) = bytes.split_at_checked(PAYLOAD_BYTES) else {
-            return Err(InvalidToken::Malformed);
-        };
+        let mut bytes = [0; LONGEST];
+        let length = URL_SAFE_NO_PAD.decode_slice(body, &mut bytes).map_err(|_| InvalidToken::Malformed)?;
+        let (payload, signature) =
+            bytes[..length].split_at_checked(PAYLOAD_BYTES).ok_or(InvalidToken::Malformed)?;
         if signature.len() != MAC_BYTES {
             return Err(InvalidToken::Malformed);
         }

@@ -39,6 +39,13 @@ pub enum InvalidUrl {
     /// It names no host.
     #[error("a database URL names no host; it has the form postgres://user:password@host:port/database")]
     NoHost,
+    /// It has a `#`, or an `@` behind the host that is no parameter's value: something in the password has ended it too early, and
+    /// the rest would show as the host or as the database's name.
+    #[error(
+        "a database URL has a # in it, or an @ behind its host; in a password @ is written %40, / is %2F, ? is %3F and \
+         # is %23, and in the name of a database @ is %40"
+    )]
+    Misplaced,
 }
 
 impl DatabaseUrl {
@@ -123,6 +130,18 @@ impl DatabaseUrl {
     }
 }
 
+/// Whether something that belongs into a user or a password stands behind the host. The text itself tells: a parsed path has lost
+/// what stood before `..`.
+fn is_misplaced(text: &str) -> bool {
+    // As the parser reads it.
+    let text = text.replace(['\t', '\n', '\r'], "");
+    let place = text.split_once("://").map_or("", |(_, place)| place);
+    let behind = place.find(['/', '?', '#']).map_or("", |end| &place[end..]);
+    let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
+    let mut names = query.split('&').map(|raw| raw.split('=').next().unwrap_or_default());
+    behind.contains('#') || path.contains('@') || names.any(|name| name.contains('@'))
+}
+
 fn parameter(raw: &str) -> (String, String) {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
@@ -139,6 +158,9 @@ impl FromStr for DatabaseUrl {
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(InvalidUrl::NoHost);
+        }
+        if is_misplaced(text) {
+            return Err(InvalidUrl::Misplaced);
         }
         Ok(Self(url))
     }
@@ -182,6 +204,21 @@ mod tests {
             }
             assert!(!shown.contains("hunter2"), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_password_with_something_unescaped_is_no_host_and_no_database() {
+        for text in [
+            "postgres://app:5/hunter2@h/d",
+            "postgres://app/hunter2@h/d",
+            "postgres://app:a@hunter2#b@h/d",
+            "postgres://app:a@hunter2?b@h/d",
+            "postgres://app:5?a=b&c@h/d",
+        ] {
+            assert_eq!(text.parse::<DatabaseUrl>(), Err(InvalidUrl::Misplaced), "{text}");
+        }
+        let url: DatabaseUrl = "postgres://app@h/a%40b?application_name=a@b".parse().unwrap();
+        assert_eq!(url.to_string(), "h:5432/a%40b");
     }
 
     #[test]

@@ -3,22 +3,27 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::backend::Backend;
 use crate::cluster::Shared;
 use crate::decision::Access;
+use crate::error::RouteError;
 use crate::lease::Lease;
+use crate::node::Node;
 use crate::router::Routed;
 use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
-/// writer is accepted. Without it a statement on a frozen server would wait for ever. A loss between two steps ends the
-/// second.
+/// writer is accepted; either also at the limit of the router's shutdown. Without it a statement on a frozen server would
+/// wait for ever. A loss between two steps ends the second.
 #[derive(Clone)]
 pub struct LeaseWatch {
     shared: Arc<Shared>,
     /// The epoch that a write connection belongs to.
     epoch: Option<u64>,
     losses: Watcher,
+    cuts: watch::Receiver<bool>,
 }
 
 impl<B: Backend> Routed<B> {
@@ -29,6 +34,7 @@ impl<B: Backend> Routed<B> {
             shared: self.router().cluster().shared().clone(),
             epoch: (lease.decision().access == Access::Write).then(|| lease.epoch()),
             losses: lease.node().losses(),
+            cuts: self.router().work().cuts(),
         }
     }
 }
@@ -61,7 +67,33 @@ impl LeaseWatch {
     /// Whether it has come to its end.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.writer_changed() || self.losses.has_changed()
+        self.was_cut() || self.writer_changed() || self.losses.has_changed()
+    }
+
+    /// Whether the router's shutdown came to its limit.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        *self.cuts.borrow()
+    }
+
+    /// What a step on this node fails with that did not run for the watch's end, or whose effect is undone by it.
+    #[must_use]
+    pub fn refusal(&self, node: &Node) -> RouteError {
+        if self.was_cut() {
+            RouteError::Closed
+        } else {
+            RouteError::WriterChanged { from: node.shared_name().clone() }
+        }
+    }
+
+    /// Why the answer to a step is not known that the watch's end has cut.
+    #[must_use]
+    pub fn why(&self) -> &'static str {
+        if self.was_cut() {
+            "the router was shut down while it ran"
+        } else {
+            "the node ceased to be the primary, or to answer"
+        }
     }
 
     /// Waits for its end.
@@ -70,7 +102,7 @@ impl LeaseWatch {
     /// Dropping the future changes nothing.
     pub async fn end(&self) {
         let mut versions = self.shared.versions();
-        let mut losses = self.losses.clone();
+        let (mut losses, mut cuts) = (self.losses.clone(), self.cuts.clone());
         let changed = async {
             while !self.writer_changed() {
                 match self.epoch {
@@ -83,6 +115,7 @@ impl LeaseWatch {
             biased;
             () = changed => {}
             () = losses.changed() => {}
+            Ok(_) = cuts.wait_for(|cut| *cut) => {}
         }
     }
 

@@ -209,7 +209,9 @@ fn may_keep_state(text: &[u8], whole: bool) -> bool {
 /// The fields of an ErrorResponse: each is a letter and a text that ends with a zero byte. `V` is the severity in English
 /// whatever the server's language.
 fn server_error(body: &[u8]) -> Option<ServerError> {
-    let fatal = matches!(field(body, b"V"), Some(b"FATAL" | b"PANIC"));
+    // A pooler's own errors have only the field that a server translates; a pooler does not.
+    let severity = field(body, b"V").or_else(|| field(body, b"S"));
+    let fatal = matches!(severity, Some(b"FATAL" | b"PANIC"));
     Some(ServerError { sqlstate: field(body, b"C")?.try_into().ok()?, fatal })
 }
 
@@ -321,6 +323,13 @@ mod tests {
         server.feed(&error("FATAL", "57P01"), &wire);
         assert_eq!(wire.fault(Access::Write), Some(Fault::Unreachable));
         assert!(wire.is_busy());
+    }
+
+    #[test]
+    fn a_pooler_that_has_lost_its_server_ends_the_session_too() {
+        let (wire, _, mut server) = open();
+        server.feed(&message(b'E', b"SFATAL\0C08P01\0Mserver conn crashed?\0\0"), &wire);
+        assert_eq!(wire.fault(Access::Read), Some(Fault::Unreachable));
     }
 
     #[test]

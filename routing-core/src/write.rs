@@ -11,9 +11,7 @@ use crate::lease::Lease;
 use crate::node_id::NodeId;
 use crate::pool::CLEANUP_TIMEOUT;
 use crate::router::Routed;
-use crate::step::{
-    CUT, Step, loses_the_answer, replicated, roll_back, transaction_body, unknown, writer_changed,
-};
+use crate::step::{Step, loses_the_answer, refused, replicated, roll_back, transaction_body, unknown};
 use crate::watch::LeaseWatch;
 
 impl<B: Backend> Routed<B> {
@@ -25,6 +23,7 @@ impl<B: Backend> Routed<B> {
     /// # Cancel safety
     /// Dropping the future gives back everything that it took.
     pub async fn acquire_write(&self) -> Result<Lease<B>, B::Error> {
+        let _working = self.begin()?;
         let lease = self.writer(self.deadline()).await?;
         self.mark_wrote(&lease);
         Ok(lease.hand_out())
@@ -62,7 +61,7 @@ impl<B: Backend> Routed<B> {
                 lease.end(fault);
                 Err(unknown)
             }
-            Step::Cut => Err(unknown::<B, E>(&lease, CUT.to_owned())),
+            Step::Cut => Err(unknown::<B, E>(&lease, watch.why().to_owned())),
         }
     }
 
@@ -80,6 +79,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + std::fmt::Display + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         let retry = &self.shared().retry;
         retry.request();
         let deadline = self.deadline();
@@ -115,7 +115,7 @@ impl<B: Backend> Routed<B> {
                     }
                     self.await_news(node, attempt, deadline).await;
                 }
-                Step::Cut => return Err(unknown::<B, E>(&lease, CUT.to_owned())),
+                Step::Cut => return Err(unknown::<B, E>(&lease, watch.why().to_owned())),
             }
         }
         Err(E::from(B::Error::from(RouteError::Closed)))
@@ -134,6 +134,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<(), E>>,
     {
+        let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         let retry = &self.shared().retry;
         retry.request();
         let deadline = self.deadline();
@@ -151,7 +152,7 @@ impl<B: Backend> Routed<B> {
                     lease.end(fault);
                     (error, fault)
                 }
-                Step::Cut => (writer_changed::<B, E>(&lease), Some(Fault::NotPrimary)),
+                Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
             let again =
                 fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
@@ -176,6 +177,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         let retry = &self.shared().retry;
         retry.request();
         let deadline = self.deadline();
@@ -197,7 +199,7 @@ impl<B: Backend> Routed<B> {
                     roll_back(lease, fault).await;
                     (error, fault)
                 }
-                Step::Cut => (writer_changed::<B, E>(&lease), Some(Fault::NotPrimary)),
+                Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
             let again =
                 fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
@@ -205,7 +207,7 @@ impl<B: Backend> Routed<B> {
                 return Err(error);
             }
             if fault == Some(Fault::Conflict) {
-                tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
+                self.back_off(attempt, deadline).await;
             } else {
                 self.await_news(node, attempt, deadline).await;
             }
@@ -221,7 +223,7 @@ impl<B: Backend> Routed<B> {
         watch: &LeaseWatch,
     ) -> Result<Option<(E, Option<Fault>)>, E> {
         if watch.is_over() {
-            return Ok(Some((writer_changed::<B, E>(&lease), Some(Fault::NotPrimary))));
+            return Ok(Some((refused::<B, E>(&lease, watch), Some(Fault::NotPrimary))));
         }
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
         self.mark_wrote(&lease);
@@ -237,7 +239,7 @@ impl<B: Backend> Routed<B> {
                 roll_back(lease, fault).await;
                 Ok(Some((E::from(error), fault)))
             }
-            Step::Cut => Err(unknown::<B, E>(&lease, CUT.to_owned())),
+            Step::Cut => Err(unknown::<B, E>(&lease, watch.why().to_owned())),
         }
     }
 
@@ -262,6 +264,6 @@ impl<B: Backend> Routed<B> {
             }
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
-        tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
+        self.back_off(attempt, deadline).await;
     }
 }

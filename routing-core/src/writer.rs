@@ -15,13 +15,17 @@ use crate::metrics;
 use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
-use crate::token::UnixMillis;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 
 impl<B: Backend> Routed<B> {
     /// A connection to the proven primary.
     pub(crate) async fn writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
+        let lease = self.router().work().unless_cut(self.find_writer(deadline)).await;
+        lease.unwrap_or(Err(RouteError::Closed))
+    }
+
+    async fn find_writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
         let shared = self.shared();
         let began = Instant::now();
         let patience = deadline.min(began + shared.config.write_wait);
@@ -29,7 +33,7 @@ impl<B: Backend> Routed<B> {
         let mut turn: Option<SemaphorePermit<'_>> = None;
         let mut tried = Tried::default();
         loop {
-            if self.router().is_closed() {
+            if self.router().serves_none() {
                 return Err(RouteError::Closed);
             }
             let mut versions = shared.versions();
@@ -98,7 +102,7 @@ impl<B: Backend> Routed<B> {
         let shared = self.shared();
         let topology = shared.peek();
         let Some((_, own)) = topology.lineage.writer else { return };
-        let memory = self.session().memory(&shared.reader(&topology, UnixMillis::now()));
+        let memory = self.session().memory(&shared.reader(&topology));
         if let Some(token) = memory.token.filter(|token| token.timeline > own) {
             shared.hear(token.timeline, now);
         }
@@ -127,11 +131,11 @@ impl<B: Backend> Routed<B> {
         let state = self.writable(&topology, tried, now)?;
         let trial = match state.node.admission(now) {
             Admission::Admitted => false,
-            Admission::Trial if state.node.take_trial() => true,
+            Admission::Trial if state.node.take_trial(now) => true,
             Admission::Trial | Admission::Refused(_) => return None,
         };
         let decision = (state.role, Access::Write, Reason::Writer);
-        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.lineage.epoch))
+        Some(Ticket::new(state.node.clone(), decision, trial, None, topology.lineage.epoch, now))
     }
 
     fn no_writer(&self, tried: &Tried, began: Instant, now: Instant) -> RouteError {

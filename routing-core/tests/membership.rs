@@ -275,13 +275,14 @@ async fn a_configuration_read_again_changes_the_nodes_and_names_what_needs_a_res
     assert_eq!(change.needs_restart, ["max_staleness"]);
     assert_eq!(cluster.node("pg2").unwrap().weight(), 5);
     assert_eq!(cluster.node("pg2").unwrap().id(), kept, "its breaker and counters stay");
-    sleep(ms(500)).await;
+    // What has joined begins slowly.
+    sleep(ms(11_000)).await;
     let mut held = Vec::new();
     for _ in 0..12 {
         held.push(scene.router.read(Consistency::Eventual).await.unwrap());
     }
     let on = |name| held.iter().filter(|lease| lease.node().name() == name).count();
-    assert_eq!((on("pg2"), on("pg4")), (10, 2), "by their weights");
+    assert!((9..=11).contains(&on("pg2")) && on("pg4") > 0, "by their weights: {}", on("pg2"));
 
     config.max_staleness = cluster.config().max_staleness;
     assert_eq!(cluster.reload(config.clone()).unwrap(), MembershipChange::default(), "nothing new");
@@ -344,6 +345,7 @@ async fn two_routers_on_one_cluster_both_follow_its_nodes() {
     let servers = FakeCluster::new(2);
     let mut config = servers.config();
     let third = config.nodes.pop().unwrap();
+    config.slow_start = Duration::ZERO;
     let cluster = Cluster::start(config, Arc::new(servers.clone())).unwrap();
     let one = Router::<FakeBackend>::new(&cluster, servers.clone()).unwrap();
     cluster.add_node(third).unwrap();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 use routing_core::pool::CheckoutError;
 use routing_core::tls::{InvalidTls, TlsError, UnusableUrl};
-use routing_core::{Access, CommitUnknown, Failure, Fault, NotWritable, PasswordError, RouteError};
+use routing_core::{
+    Access, CommitUnknown, Failure, Fault, NotWritable, PasswordError, Passwords, RouteError,
+};
 
 use crate::backend::Diesel;
 
@@ -82,6 +84,23 @@ impl ConnectError {
             | Self::NotWritable(_) => None,
         }
     }
+
+    /// Whether the server did not take the password.
+    pub(crate) fn is_refused_password(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.as_db_error().is_some_and(is_refused_password),
+            Self::Io(_)
+            | Self::Tls(_)
+            | Self::Url(_)
+            | Self::Password(_)
+            | Self::Setup(_)
+            | Self::NotWritable(_) => false,
+        }
+    }
+}
+
+pub(crate) fn is_refused_password(said: &tokio_postgres::error::DbError) -> bool {
+    Passwords::is_refusal(said.code().code(), said.message())
 }
 
 /// An error in words: the driver's own, "db error", leave out what the server said.

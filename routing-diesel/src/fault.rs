@@ -7,7 +7,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use routing_core::{Access, Fault};
 use tokio_postgres::error::Severity;
 
-use crate::error::{ConnectError, Error};
+use crate::error::{ConnectError, Error, is_refused_password};
 
 pub(crate) fn of_error(error: &Error, access: Access) -> Option<Fault> {
     match error {
@@ -38,8 +38,14 @@ pub(crate) fn of_connect(error: &ConnectError, access: Access) -> Option<Fault> 
 /// An error of the driver, which shows its SQLSTATE.
 pub(crate) fn of_driver(error: &tokio_postgres::Error, access: Access) -> Option<Fault> {
     match error.as_db_error() {
+        // The node answers and is well; nobody is let in with this password.
+        Some(said) if is_refused_password(said) => None,
         Some(said) => {
-            let fatal = matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+            let fatal = match said.parsed_severity() {
+                Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+                // A pooler's own errors have only the field that a server translates; a pooler does not.
+                None => matches!(said.severity(), "FATAL" | "PANIC"),
+            };
             Fault::of_server_error(said.code().code(), fatal, access)
         }
         // The server said nothing: the connection failed. A bad parameter of the URL is found at the start.

@@ -15,6 +15,7 @@
 
 mod backend;
 mod begin;
+mod cancel;
 mod connection;
 mod error;
 mod fault;

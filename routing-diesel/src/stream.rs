@@ -74,7 +74,7 @@ impl<U: Unpin> Stream for RoutedStream<U> {
         let next = match rest.poll_next_unpin(context) {
             Poll::Ready(next) => next,
             Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
-                let message = "the node was lost while its rows were read";
+                let message = "the node was lost, or the router shut down, while its rows were read";
                 Some(Err(made_here(DatabaseErrorKind::ClosedConnection, message)))
             }
             Poll::Pending => return Poll::Pending,

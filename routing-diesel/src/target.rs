@@ -7,6 +7,7 @@ use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Config, Connection};
 
 use crate::backend::DieselOptions;
+use crate::cancel::UntilClosed;
 use crate::error::ConnectError;
 use crate::session;
 use crate::tls::{Encrypted, Stream};
@@ -62,7 +63,7 @@ impl Target {
         wrap: impl Fn(Box<dyn Stream>) -> (S, X),
     ) -> Result<(Client, Connection<S, S>, X), ConnectError> {
         match self.log_in(&wrap, false).await {
-            Err(error) if self.passwords.is_some() && error.sqlstate().is_some_and(Passwords::is_refusal) => {
+            Err(error) if self.passwords.is_some() && error.is_refused_password() => {
                 self.log_in(&wrap, true).await
             }
             logged_in => logged_in,
@@ -93,9 +94,10 @@ impl Target {
         session::open(&self.config, &self.tls).await
     }
 
-    /// Cancels the statement of a connection.
+    /// Cancels the statement of a connection; returns when the server has dealt with that.
     pub(crate) async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
-        Ok(token.cancel_query_raw(self.open().await?, Encrypted).await?)
+        let stream = UntilClosed::new(self.open().await?);
+        Ok(token.cancel_query_raw(stream, Encrypted).await?)
     }
 
     /// What an error says, and what to do.

@@ -1,6 +1,6 @@
 //! What an error says about the node. The only place of this crate that looks into a driver's error.
 
-use routing_core::{Access, Fault, NotWritable};
+use routing_core::{Access, Fault, NotWritable, Passwords};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -34,6 +34,8 @@ pub(crate) fn of_database(error: &DbErr, access: Access) -> Option<Fault> {
 pub(crate) fn of_driver(error: &sqlx::Error, access: Access) -> Option<Fault> {
     use sqlx::Error as E;
     match error {
+        // The node answers and is well; nobody is let in with this password.
+        E::Database(error) if is_refused_password(&**error) => None,
         E::Database(error) => {
             error.code().and_then(|code| Fault::of_server_error(&code, is_fatal(&**error), access))
         }
@@ -63,6 +65,11 @@ pub(crate) fn of_driver(error: &sqlx::Error, access: Access) -> Option<Fault> {
         // at, and the lint above then names it here.
         E::Migrate(_) | _ => None,
     }
+}
+
+/// Whether the server did not take the password.
+pub(crate) fn is_refused_password(error: &dyn DatabaseError) -> bool {
+    error.code().is_some_and(|sqlstate| Passwords::is_refusal(&sqlstate, error.message()))
 }
 
 fn is_fatal(error: &dyn DatabaseError) -> bool {

@@ -60,7 +60,7 @@ impl Stream for RoutedStream {
         let next = match rest.0.poll_next_unpin(context) {
             Poll::Ready(next) => next,
             Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
-                let message = "the node was lost while its rows were read";
+                let message = "the node was lost, or the router shut down, while its rows were read";
                 Some(Err(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(io::Error::other(
                     message,
                 )))))))

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::backend::SeaOrmOptions;
+use crate::fault::is_refused_password;
 use crate::tls;
 
 /// A URL and an application's options, as everything here that opens connections takes them.
@@ -76,7 +77,9 @@ impl Target {
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let opened = open(self.options().await?).await;
         let opened = match opened {
-            Err(error) if self.passwords.is_some() && is_refused(&error) => {
+            Err(error)
+                if self.passwords.is_some() && error.as_database_error().is_some_and(is_refused_password) =>
+            {
                 open(self.options_after(true).await?).await
             }
             opened => opened,
@@ -127,12 +130,6 @@ async fn open(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         })
     });
     opening.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
-}
-
-/// Whether the server did not take the password.
-fn is_refused(error: &sqlx::Error) -> bool {
-    let said = error.as_database_error().and_then(|said| said.code());
-    said.is_some_and(|sqlstate| Passwords::is_refusal(&sqlstate))
 }
 
 #[cfg(test)]

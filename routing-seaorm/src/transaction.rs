@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, RouteError, Routed};
+use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, Routed};
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StreamTrait, TransactionError, TransactionSession,
@@ -107,7 +107,7 @@ impl Shared {
     }
 
     fn writer_changed(&self) -> DbErr {
-        Error::from(RouteError::WriterChanged { from: self.lease.node().shared_name().clone() }).into()
+        Error::from(self.watch.refusal(self.lease.node())).into()
     }
 
     fn savepoints(&self) -> MutexGuard<'_, Savepoints> {
@@ -163,7 +163,7 @@ impl Shared {
                 _ => return Err(error),
             },
             None if self.access == Access::Read => return Err(self.writer_changed()),
-            None => "the node ceased to be the primary, or to answer".to_owned(),
+            None => self.watch.why().to_owned(),
         };
         let node = self.lease.node().shared_name().clone();
         Err(Error::from(CommitUnknown { node, why: why.into() }).into())

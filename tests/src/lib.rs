@@ -9,9 +9,13 @@
 //! - [`eventually`] and [`throughout`]: the only places that wait.
 //! - [`note`]: what tests write and read.
 //! - [`Readers`] and [`Writers`]: many concurrent ones that remember what they were answered.
+//! - [`Screener`]: the example as a program of its own; [`Http`]: a client that knows what it has sent; [`open_loop`]: load that
+//!   does not wait for its answers.
+//! - [`chaos`]: that program on both ORMs under such load while everything fails that can be made to.
 //! - [`figures`]: what tests measured, in one form.
 //! - [`history`]: what clients of a whole application did and saw, and a check of the promises over all of it.
 
+pub mod chaos;
 mod cluster;
 mod database;
 mod diesel;
@@ -20,12 +24,15 @@ pub mod engines;
 pub mod figures;
 mod handle;
 pub mod history;
+mod http;
 mod leftovers;
 pub mod note;
+pub mod open_loop;
 mod orm;
 mod process;
 mod proxy;
 mod readers;
+mod screener;
 mod seaorm;
 mod seen;
 mod servers;
@@ -38,12 +45,14 @@ pub use cluster::{
 pub use database::Database;
 pub use eavesdropper::Eavesdropper;
 pub use handle::Handle;
+pub use http::{Http, Lost, Reply};
 pub use orm::{Orm, Rows};
 pub use process::{Signal, signal};
 pub use proxy::{Mode, Proxies, Proxy};
 pub use readers::{Readers, Tally};
 pub use routing_diesel::Diesel;
 pub use routing_seaorm::SeaOrm;
+pub use screener::Screener;
 pub use seen::{NAME, NodeView, refusals, served_by, served_by_slowly, slowly};
 pub use servers::Servers;
 pub use traffic::{Fate, Write, Writers, Writes};

@@ -21,6 +21,7 @@ impl Prober for FakeCluster {
             let server = self.find(&node.name).ok_or_else(|| broken("there is no such server"))?.clone();
             if server.answers().await {
                 let life = server.life();
+                server.probe_connections.fetch_add(1, SeqCst);
                 Ok(Box::new(FakeProbe { server, life }) as Box<dyn ProbeConnection>)
             } else {
                 Err(broken("connection refused"))
@@ -89,6 +90,12 @@ impl ProbeConnection for FakeProbe {
                 None,
             ])
         })
+    }
+}
+
+impl Drop for FakeProbe {
+    fn drop(&mut self) {
+        self.server.probe_connections.fetch_sub(1, SeqCst);
     }
 }
 

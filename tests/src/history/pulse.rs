@@ -32,11 +32,24 @@ impl Pulse {
     /// Begins to beat.
     #[must_use]
     pub fn start(cluster: &TestCluster, recorder: Recorder) -> Self {
+        let sql = |value| format!("INSERT INTO entry (key, value) VALUES ({PULSE}, {value})");
+        Self::start_with(cluster, &NODES, recorder, INTERVAL, sql)
+    }
+
+    /// The same on these nodes, with another interval, by a statement that makes a value the newest.
+    #[must_use]
+    pub fn start_with(
+        cluster: &TestCluster,
+        nodes: &[&str],
+        recorder: Recorder,
+        interval: Duration,
+        sql: fn(Value) -> String,
+    ) -> Self {
         let mut login = cluster.servers().credentials(Login::Application);
         Login::Application.database().clone_into(&mut login.database);
-        let ports = NODES.map(|node| cluster.port(node));
+        let ports = nodes.iter().map(|node| cluster.port(node)).collect();
         let stop = Arc::<AtomicBool>::default();
-        let beating = tokio::spawn(beat(ports, login, recorder, stop.clone()));
+        let beating = tokio::spawn(beat(ports, login, recorder, stop.clone(), interval, sql));
         Self { stop, beating }
     }
 
@@ -50,7 +63,14 @@ impl Pulse {
     }
 }
 
-async fn beat(ports: [u16; 3], login: Credentials, recorder: Recorder, stop: Arc<AtomicBool>) {
+async fn beat(
+    ports: Vec<u16>,
+    login: Credentials,
+    recorder: Recorder,
+    stop: Arc<AtomicBool>,
+    interval: Duration,
+    sql: fn(Value) -> String,
+) {
     let mut ports = ports.into_iter().cycle();
     let mut database = None;
     let mut value: Value = 0;
@@ -61,13 +81,12 @@ async fn beat(ports: [u16; 3], login: Credentials, recorder: Recorder, stop: Arc
             {
                 database = Some(connected);
             }
-            sleep(INTERVAL).await;
+            sleep(interval).await;
             continue;
         };
         value += 1;
-        let sql = format!("INSERT INTO entry (key, value) VALUES ({PULSE}, {value})");
         let invoked = recorder.now();
-        let answer = match timeout(PATIENCE, connected.run(&sql)).await {
+        let answer = match timeout(PATIENCE, connected.run(&sql(value))).await {
             Ok(Ok(())) => Answer::Written(None),
             Ok(Err(error)) => Answer::Unknown(error.to_string()),
             Err(_) => Answer::Unknown(format!("no answer within {PATIENCE:?}")),
@@ -86,6 +105,6 @@ async fn beat(ports: [u16; 3], login: Credentials, recorder: Recorder, stop: Arc
             issued: None,
             served: None,
         });
-        sleep(INTERVAL).await;
+        sleep(interval).await;
     }
 }
