@@ -32,7 +32,7 @@ pub(crate) fn schedule(seed: u64) -> Schedule {
     let crowd = if rng.u32(0..20) == 0 { 50 } else { 14 };
     let count = match theme {
         Theme::ReplicasLost => rng.usize(6..20),
-        Theme::ReplicaLost => rng.usize(3..12),
+        Theme::ReplicaLost => rng.usize(4..16),
         Theme::Chaos | Theme::Failover => rng.usize(2..=crowd),
     };
     let clients = (0..count).map(|_| client(&settings, ends, &mut rng)).collect();
@@ -84,6 +84,7 @@ fn settings(theme: Theme, rng: &mut Rng) -> Settings {
         max_staleness: ms(*rng.choice([1_000, 2_000, 5_000].iter()).unwrap_or(&5_000)),
         deadline: if strict { ms(5_000) } else { ms(rng.u64(1..=4) * 1_000) },
         min_serving: rng.u32(0..=1),
+        hedged: rng.u32(0..3) == 0,
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices, Random, RoundRobin};
 use routing_core::testing::WallClock;
 use routing_core::{
-    Admission, BreakerConfig, Cluster, Consistency, Lease, NodeConfig, Router, RouterConfig, Session,
-    UnixMillis,
+    Admission, BreakerConfig, Cluster, Consistency, HedgeConfig, Lease, NodeConfig, Router, RouterConfig,
+    Session, UnixMillis,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -136,6 +136,7 @@ fn configuration(settings: &Settings) -> RouterConfig {
         acquire_deadline: settings.deadline,
         write_wait: settings.deadline,
         min_serving_replicas: settings.min_serving,
+        hedge: settings.hedged.then(|| HedgeConfig { ratio: 1.0, percentile: 0.5, ..HedgeConfig::default() }),
         token_keys: KEYS.parse().ok(),
         ..RouterConfig::default()
     }

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) max_staleness: Duration,
     pub(crate) deadline: Duration,
     pub(crate) min_serving: u32,
+    /// Every read that takes longer than half of them is sent to a second replica.
+    pub(crate) hedged: bool,
 }
 
 /// One run.

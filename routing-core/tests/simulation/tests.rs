@@ -14,7 +14,7 @@ const SCHEDULES: u64 = 10_000;
 const PARTS: u64 = 8;
 
 /// Seeds within which each missing mechanism must be noticed.
-const NOTICED_WITHIN: u64 = 600;
+const NOTICED_WITHIN: u64 = 1_000;
 
 /// Broken promises that are told at most; the first is shrunk.
 const TOLD: usize = 20;

@@ -49,6 +49,13 @@ pub(crate) fn on_a_replica(
     steps: &mut Vec<Step>,
 ) {
     let mut at = ms(rng.u64(550..1_500));
+    if rng.bool() {
+        // The monitor sees nothing of it: the breaker alone keeps requests away.
+        steps.push(Step { at, fault: Fault::Ill(server, true) });
+        at += ms(rng.u64(1_000..2_500));
+        steps.push(Step { at, fault: Fault::Ill(server, false) });
+        at += ms(rng.u64(10..1_000));
+    }
     while at < ends {
         let until = later(at, 2_000, rng);
         lasting(at, until, server, settings, rng, steps);
@@ -136,6 +143,13 @@ pub(crate) fn failover(settings: &Settings, ends: Duration, rng: &mut Rng, steps
                     step(now, Fault::Unblock { instance, server });
                 }
             }
+        }
+        if rng.bool() {
+            // While its successor is gone.
+            let gone = rng.bool();
+            step(now, if gone { Fault::Crash(new) } else { Fault::Freeze(new) });
+            now = later(now, 2_500, rng);
+            step(now, if gone { start(new, rng) } else { Fault::Thaw(new) });
         }
         now = later(now, 1_500, rng);
     }
