@@ -53,6 +53,8 @@ pub(crate) fn still_meets(
 }
 
 /// Why a node cannot serve as a replica, whatever the demand and its breaker.
+// Inlined, as its like below: a decision asks only whether there is a reason, and need not make it.
+#[inline(always)]
 pub(crate) fn barred(
     topology: &Topology,
     state: &NodeState,
@@ -93,6 +95,7 @@ pub(crate) fn unserving(
 }
 
 /// Why a replica is not fresh enough for the demand at `now`.
+#[inline(always)]
 pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
     if demand.primary.is_some() {
         return Some(Refusal::IsReplica);
@@ -116,6 +119,7 @@ pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: In
 }
 
 /// Why a replica does not have what the session has seen.
+#[inline(always)]
 fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
     if !demand.needs_position() {
         return None;

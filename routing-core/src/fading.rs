@@ -12,35 +12,45 @@ pub(crate) struct Fading {
     /// The number, and below it when it was set, in ticks since `origin`.
     packed: AtomicU64,
     origin: Instant,
-    half_life: Duration,
+    /// In milliseconds; never 0.
+    half_life: u64,
 }
 
 /// The unit in which instants are kept: they come round after two years, in which a number that nobody sets looks younger
 /// than it is, once.
-const TICK_MILLIS: u128 = 16;
+const TICK_MILLIS: u64 = 16;
 
 impl Fading {
     /// Zero.
     pub(crate) fn new(half_life: Duration) -> Self {
+        let half_life = u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX).max(1);
         Self { packed: AtomicU64::new(0), origin: Instant::now(), half_life }
     }
 
     fn tick(&self, now: Instant) -> u32 {
-        (now.saturating_duration_since(self.origin).as_millis() / TICK_MILLIS) as u32
+        let since = now.saturating_duration_since(self.origin);
+        // `as_millis` computes in 128 bits, which shows where every node is looked at.
+        ((since.as_secs() * 1_000 + u64::from(since.subsec_millis())) / TICK_MILLIS) as u32
     }
 
     /// What it is at `now`. Once set to more than zero, it stays more than zero.
     pub(crate) fn at(&self, now: Instant) -> u32 {
         let packed = self.packed.load(Relaxed);
         let (value, set) = ((packed >> 32) as u32, packed as u32);
+        if value == 0 {
+            return 0;
+        }
         // A clock that another thread read a moment earlier.
         let age = (self.tick(now).wrapping_sub(set) as i32).max(0).unsigned_abs();
-        let age = u64::from(age) * TICK_MILLIS as u64;
-        let half_life = u64::try_from(self.half_life.as_millis()).unwrap_or(u64::MAX).max(1);
-        let halved = value.checked_shr(u32::try_from(age / half_life).unwrap_or(u32::MAX)).unwrap_or(0);
+        if age == 0 {
+            return value;
+        }
+        let age = u64::from(age) * TICK_MILLIS;
+        let halvings = u32::try_from(age / self.half_life).unwrap_or(u32::MAX);
+        let halved = value.checked_shr(halvings).unwrap_or(0);
         // Between two halvings along a straight line.
-        let part = u64::from(halved) * (age % half_life) / half_life / 2;
-        (halved - part as u32).max(u32::from(value > 0))
+        let part = u64::from(halved) * (age % self.half_life) / self.half_life / 2;
+        (halved - part as u32).max(1)
     }
 
     pub(crate) fn set(&self, value: u32, now: Instant) {

@@ -10,7 +10,6 @@ use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
-use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::hedge::Hedging;
 use crate::lease::Lease;
@@ -172,7 +171,7 @@ impl<B: Backend> Routed<B> {
             None => drop(lease),
         }
         if watch.was_cut() {
-            return Attempt::Error(E::from(B::Error::from(RouteError::Closed)));
+            return Attempt::Error(E::from(B::Error::from(crate::RouteError::Closed)));
         }
         Attempt::Fault { node, fault, error }
     }

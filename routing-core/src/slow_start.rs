@@ -37,6 +37,8 @@ impl SlowStart {
         let Some(began) = self.began.load(Relaxed).checked_sub(1) else { return 1.0 };
         let elapsed = now.saturating_duration_since(self.origin + Duration::from_nanos(began));
         if elapsed >= self.length {
+            // It is over: nobody needs to look at the clock for it again. One that has begun meanwhile stays.
+            let _ = self.began.compare_exchange(began + 1, 0, Relaxed, Relaxed);
             return 1.0;
         }
         FLOOR + (1.0 - FLOOR) * elapsed.div_duration_f32(self.length)

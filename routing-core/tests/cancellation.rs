@@ -26,8 +26,11 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// Makes a call.
+type Make = fn(Request) -> Call;
+
 /// What is called.
-const CALLS: [(&str, fn(Request) -> Call); 7] = [
+const CALLS: [(&str, Make); 7] = [
     ("read", |request| Box::pin(async move { request.acquire_read().await.map(drop) })),
     ("write", |request| Box::pin(async move { request.acquire_write().await.map(drop) })),
     ("run_read", |request| {
@@ -223,10 +226,7 @@ impl Scene {
         assert_eq!(caps, (0, 0, 0), "{what}: permits");
         let open: usize = status.nodes.iter().map(|node| node.read_pool.open + node.write_pool.open).sum();
         assert_eq!(open, self.held.len(), "{what}: places in pools");
-        assert!(
-            !self.router.cluster().nodes().iter().any(|node| trial_is_taken(node)),
-            "{what}: half-open slots"
-        );
+        assert!(!self.router.cluster().nodes().iter().any(trial_is_taken), "{what}: half-open slots");
     }
 }
 
@@ -294,7 +294,7 @@ async fn what_was_dropped_is_there_for_the_next() {
         // A read that is ahead of the replicas waits for them first.
         let polls = if way == Way::BehindToken { 24 } else { 2 };
         assert!(poll(&mut first, &scene, way, polls).await.is_none());
-        let taken = scene.router.cluster().nodes().iter().any(|node| trial_is_taken(node));
+        let taken = scene.router.cluster().nodes().iter().any(trial_is_taken);
         let status = scene.router.status();
         let places = status.fallback_in_use + status.fallback_behind_token_in_use;
         assert!(taken || places == 1, "{way:?}: it holds what is scarce");

@@ -12,6 +12,7 @@
 //! - [`Screener`]: the example as a program of its own; [`Http`]: a client that knows what it has sent; [`open_loop`]: load that
 //!   does not wait for its answers.
 //! - [`chaos`]: that program on both ORMs under such load while everything fails that can be made to.
+//! - [`load`]: what the router costs and what replicas bring, measured: the program of that name.
 //! - [`figures`]: what tests measured, in one form.
 //! - [`history`]: what clients of a whole application did and saw, and a check of the promises over all of it.
 
@@ -26,6 +27,7 @@ mod handle;
 pub mod history;
 mod http;
 mod leftovers;
+pub mod load;
 pub mod note;
 pub mod open_loop;
 mod orm;

@@ -173,7 +173,8 @@ async fn the_primary_goes_on_writing_under_the_reads_of_lost_replicas<O: Orm>() 
     let (normal, batch, looks) = watching.await.expect("no panic");
     eventually(PATIENCE, "the permits are back", async || router.status().fallback_in_use == 0).await;
 
-    let (mut quiet, mut fire) = (quiet.lock().expect("no panic"), fire.lock().expect("no panic"));
+    let [mut quiet, mut fire] =
+        [quiet, fire].map(|board| std::mem::take(&mut *board.lock().expect("no panic")));
     for (percent, what) in [(50, "half of the writes within"), (95, "95 % of the writes within")] {
         let [calm, hot] =
             [&mut quiet, &mut fire].map(|board| board.get_mut("write").expect("writes").percentile(percent));
@@ -192,7 +193,7 @@ async fn the_primary_goes_on_writing_under_the_reads_of_lost_replicas<O: Orm>() 
         &format!("reads on the primary at once, at most, seen in {looks} looks"),
         usize::try_from(normal.max(batch)).expect("a count"),
     );
-    for board in [&*quiet, &*fire] {
+    for board in [&quiet, &fire] {
         for (kind, told) in board {
             assert!(told.wrong.is_empty(), "{kind}: {:?}", told.wrong);
         }

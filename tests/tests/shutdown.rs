@@ -146,6 +146,7 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
             .await;
         }
     });
+    let pings: Vec<_> = (0..PINGERS).map(|_| tokio::spawn(ping(screener.address().to_owned()))).collect();
     sleep(Duration::from_secs(3)).await;
     // Writes pile up behind a lock: they are in flight when the signal comes, and for longer than connections are taken.
     let lock = cluster.database(PRIMARY, Login::Superuser).await;
@@ -173,8 +174,14 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
     let status = screener.ended().await;
     assert!(status.success(), "{status}\n{}", screener.log());
     load.await.expect("no panic");
+    for pinged in pings {
+        pinged
+            .await
+            .expect("no panic")
+            .unwrap_or_else(|lost| panic!("a request on a kept connection: {lost:?}"));
+    }
 
-    let told = told.lock().expect("no panic");
+    let told = std::mem::take(&mut *told.lock().expect("no panic"));
     eprintln!(
         "{}: {} requests succeeded, {waiting} of them in flight when it stopped listening, {} found no listener",
         O::NAME,
@@ -188,6 +195,23 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
     let kept: Vec<usize> = kept.split_whitespace().map(|id| id.parse().expect("a number")).collect();
     assert!(told.added.iter().all(|added| kept.contains(added)), "every acknowledged write is there");
     nothing_is_left(&cluster).await;
+}
+
+/// Clients that ask again and again on one kept connection each: some request is always on its way.
+const PINGERS: usize = 16;
+
+/// Asks until the server says that it closes the connection, or has closed it between two requests.
+async fn ping(address: String) -> Result<(), Lost> {
+    let http = Http::new(&address);
+    loop {
+        match http.get("/health/live").await {
+            Ok(reply) if reply.header("connection") == Some("close") => return Ok(()),
+            Ok(_) => {}
+            Err(Lost::NotConnected(_)) => return Ok(()),
+            Err(lost) => return Err(lost),
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// One of some reads and writes, and what came of it.

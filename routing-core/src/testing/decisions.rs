@@ -10,6 +10,7 @@ use super::backend::FakeBackend;
 use super::cluster::FakeCluster;
 use crate::balance::Balance;
 use crate::cluster::Cluster;
+use crate::config::RouterConfig;
 use crate::consistency::Consistency;
 use crate::router::{Routed, Router};
 use crate::selection::Choice;
@@ -45,7 +46,9 @@ impl Decisions {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime for the monitor").block_on(async {
             let servers = FakeCluster::new(replicas);
-            let cluster = Cluster::start_with(servers.config(), Arc::new(servers.clone()), Arc::new(balance))
+            // They have been there for long.
+            let config = RouterConfig { slow_start: Duration::ZERO, ..servers.config() };
+            let cluster = Cluster::start_with(config, Arc::new(servers.clone()), Arc::new(balance))
                 .expect("the defaults are valid");
             assert!(cluster.settled(Duration::from_secs(60)).await, "the servers in memory answer");
             let router = Router::<FakeBackend>::new(&cluster, servers).expect("every node has its server");

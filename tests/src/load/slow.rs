@@ -1,0 +1,127 @@
+//! One replica of three becomes slow.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use routing_cluster::{Login, SilentProgress};
+use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices, Random, RoundRobin, Weighted};
+use routing_core::{Cluster, Consistency, NodeConfig, Router, RouterConfig, Session};
+
+use super::bench::Bench;
+use super::overhead::Options;
+use super::slices::{Slice, median, run_for};
+use crate::cluster::{PRIMARY, TestCluster, ready};
+use crate::proxy::{Mode, Proxy};
+
+/// How much longer the network to each replica takes: so much that what the machine itself does matters little.
+const HEALTHY: Duration = Duration::from_millis(1);
+/// To the slow one.
+const SLOW: Duration = Duration::from_millis(20);
+const CLIENTS: usize = 16;
+const REPLICAS: [&str; 3] = ["pg2", "pg3", "pg4"];
+
+/// One balancer: its latencies while all are healthy, and while one is slow.
+#[derive(Clone, Debug)]
+pub struct Line {
+    balancer: &'static str,
+    healthy: Vec<Slice>,
+    slow: Vec<Slice>,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |slices: &[Slice]| {
+            let mut latencies: Vec<_> =
+                slices.iter().flat_map(|slice| slice.latencies.iter().copied()).collect();
+            latencies.sort_unstable();
+            let throughput = median(&slices.iter().map(|slice| slice.throughput).collect::<Vec<_>>());
+            Slice { throughput, latencies }
+        };
+        let (healthy, slow) = (all(&self.healthy), all(&self.slow));
+        let millis = |slice: &Slice, share| slice.percentile(share).as_secs_f64() * 1e3;
+        let late = slow.latencies.iter().filter(|latency| **latency >= SLOW).count();
+        write!(
+            f,
+            "| {} | {:.1} / {:.1} ms | {:.1} / {:.1} ms | {:.2} | {:.2} | {:.2} % |",
+            self.balancer,
+            millis(&healthy, 0.5),
+            millis(&healthy, 0.99),
+            millis(&slow, 0.5),
+            millis(&slow, 0.99),
+            millis(&slow, 0.99) / millis(&healthy, 0.99),
+            slow.throughput / healthy.throughput,
+            100.0 * late as f64 / slow.latencies.len().max(1) as f64,
+        )
+    }
+}
+
+/// The head of the table.
+pub const HEAD: &str = "| balancer | all healthy: median / p99 | one 20× slower: median / p99 | p99, slow to healthy | throughput, slow to healthy | reads that the slow one served |\n|---|---|---|---|---|---|";
+
+fn balancers() -> [(&'static str, Arc<dyn Balance>); 5] {
+    [
+        ("least in flight", Arc::new(LeastInFlight::default())),
+        ("power of two choices", Arc::new(PowerOfTwoChoices::default())),
+        ("round robin", Arc::new(RoundRobin::default())),
+        ("random", Arc::new(Random::default())),
+        ("weighted", Arc::new(Weighted::default())),
+    ]
+}
+
+/// Measures every balancer.
+///
+/// # Panics
+/// When a read fails, or the third replica does not come up.
+pub async fn measure<O: Bench>(
+    cluster: &mut TestCluster,
+    options: Options,
+    said: impl Fn(&str),
+) -> Vec<Line> {
+    let added = cluster.servers_mut().add_replica(Some("pg4"), None, &SilentProgress).await;
+    added.expect("a third replica");
+    let mut proxies = Vec::new();
+    for name in REPLICAS {
+        proxies.push(Proxy::start(cluster.port(name)).await.expect("a free port"));
+    }
+    let node = |name: &str, port: u16| NodeConfig {
+        probe_url: Some(cluster.url(cluster.port(name), Login::Monitor)),
+        ..NodeConfig::new(name, cluster.url(port, Login::Application))
+    };
+    let mut nodes = vec![node(PRIMARY, cluster.port(PRIMARY))];
+    nodes.extend(REPLICAS.iter().zip(&proxies).map(|(name, proxy)| node(name, proxy.port())));
+    let late = |to_client| Mode::Delay { to_server: Duration::ZERO, to_client };
+    let mut lines = Vec::new();
+    for (balancer, balance) in balancers() {
+        let config =
+            RouterConfig { nodes: nodes.clone(), slow_start: Duration::ZERO, ..RouterConfig::default() };
+        let prober = O::prober(&config, &O::Options::default());
+        let shared = Cluster::start_with(config, prober, balance).expect("a valid configuration");
+        let router = Router::<O>::new(&shared, O::Options::default()).expect("valid URLs");
+        ready(&router).await;
+        let mut line = Line { balancer, healthy: Vec::new(), slow: Vec::new() };
+        for round in 0..=options.rounds {
+            for slow in [false, true] {
+                for (number, proxy) in proxies.iter().enumerate() {
+                    proxy.set(late(if slow && number == 0 { SLOW } else { HEALTHY }));
+                }
+                let reading = router.clone();
+                let slice = run_for(CLIENTS, options.slice, move |number| {
+                    let router = reading.clone();
+                    async move {
+                        let db = O::read(router.routed(Session::new(), Consistency::Session));
+                        O::routed(&db, (number % 1_000) as i32 + 1).await;
+                    }
+                })
+                .await;
+                if round > 0 {
+                    if slow { line.slow.push(slice) } else { line.healthy.push(slice) }
+                }
+            }
+            said(&format!("{balancer}: turn {round} of {}", options.rounds));
+        }
+        shared.close();
+        lines.push(line);
+    }
+    lines
+}
