@@ -157,7 +157,7 @@ mod tests {
     async fn lease_of_now(router: &Router<FakeBackend>) {
         for _ in 0..10 {
             let routed = router.routed(Session::new(), Consistency::Eventual);
-            let lease = routed.acquire_read().await.unwrap();
+            let lease = routed.acquire_read().await.expect("a lease");
             assert!(!routed.watch(&lease).is_over());
         }
     }
