@@ -144,8 +144,7 @@ impl<B: Backend> Routed<B> {
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<(), E>>,
     {
         let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
-        let retry = &self.shared().retry;
-        retry.request();
+        self.shared().retry.request();
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
@@ -163,12 +162,7 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again = fault.is_some()
-                && !watch.was_cut()
-                && retry.allows(attempt)
-                && Instant::now() < deadline
-                && retry.spend();
-            if !again {
+            if fault.is_none() || !self.may_begin_again(&watch, attempt, deadline) {
                 return Err(error);
             }
             self.await_news(node, attempt, deadline).await;
@@ -190,8 +184,7 @@ impl<B: Backend> Routed<B> {
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
         let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
-        let retry = &self.shared().retry;
-        retry.request();
+        self.shared().retry.request();
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
@@ -213,12 +206,7 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again = fault.is_some()
-                && !watch.was_cut()
-                && retry.allows(attempt)
-                && Instant::now() < deadline
-                && retry.spend();
-            if !again {
+            if fault.is_none() || !self.may_begin_again(&watch, attempt, deadline) {
                 return Err(error);
             }
             if fault == Some(Fault::Conflict) {
@@ -256,6 +244,12 @@ impl<B: Backend> Routed<B> {
             }
             Step::Cut => Err(unknown::<B, E>(&lease, watch.why().to_owned())),
         }
+    }
+
+    /// Whether what has had no effect may be begun again after so many attempts.
+    fn may_begin_again(&self, watch: &LeaseWatch, attempt: u32, deadline: Instant) -> bool {
+        let retry = &self.shared().retry;
+        !watch.was_cut() && retry.allows(attempt) && Instant::now() < deadline && retry.spend()
     }
 
     fn deadline(&self) -> Instant {
