@@ -70,9 +70,10 @@ impl Listener for Stoppable {
             };
             let taken = tokio::select! {
                 biased;
-                taken = listener.accept() => Some(taken),
-                // An error means that its sender is gone: it is time to stop as well.
+                // First, or clients that keep coming would keep it from stopping. An error means that the sender is gone: it is time
+                // to stop as well.
                 _ = self.stop.wait_for(|stop| *stop) => None,
+                taken = listener.accept() => Some(taken),
             };
             match taken {
                 Some(Ok(taken)) => return self.hand_over(taken),

@@ -81,7 +81,12 @@ pub(crate) async fn serve_until(
         () = signals.next() => false,
     };
     if ended {
-        router.shutdown(GRACE).await;
+        // Tasks that handlers have left behind may still hold leases.
+        tokio::select! {
+            biased;
+            _ = router.shutdown(GRACE) => {}
+            () = signals.next() => { router.shutdown(Duration::ZERO).await; }
+        }
         return Ok(());
     }
     tracing::warn!("requests were still in flight; they are cut");

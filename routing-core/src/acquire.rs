@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
@@ -18,6 +17,7 @@ use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
 use crate::selection::Choice;
+use crate::signal::Watcher;
 use crate::tried::Tried;
 
 /// What one call has been through.
@@ -125,11 +125,16 @@ impl<B: Backend> Routed<B> {
         }
     }
 
-    /// Whether the node still meets the demand after the time that getting a connection took. For a bound the proof must
-    /// be younger than the connection: a standby that crashed came back *behind* what it had shown.
+    /// Whether the node still meets the demand after the time that getting a connection took. On the primary, and for a bound or
+    /// a position, the proof must be younger than the connection: a standby that crashed came back *behind* what it had shown,
+    /// and a primary that was started again may be a standby.
     ///
     /// An error keeps the node from being tried again when it names a fault; without one the topology itself does.
-    async fn still_serves(&self, lease: &Lease<B>, attempts: &Attempts) -> Result<(), Option<Fault>> {
+    pub(crate) async fn still_serves(
+        &self,
+        lease: &Lease<B>,
+        attempts: &Attempts,
+    ) -> Result<(), Option<Fault>> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
         let mut versions = shared.versions();
@@ -140,35 +145,38 @@ impl<B: Backend> Routed<B> {
                 let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
-                    if writer.is_none_or(|writer| writer.node.id() != id) {
+                    let writer = writer.filter(|writer| writer.node.id() == id).ok_or(None)?;
+                    // It may have been started again since it was proven, as a standby.
+                    let proven = writer.probed.is_some_and(|probed| probed > opened);
+                    if proven {
+                        metrics::served_staleness(Duration::ZERO);
+                    }
+                    proven
+                } else {
+                    // A connection that is younger than what this request has been served: the server may have crashed in between,
+                    // and have come back behind that. A crash also ends the monitor's connection.
+                    let served = self.session.served_by(id);
+                    if served.is_none() && attempts.kept == Some(id) {
+                        // Another read of the request has found the node wanting meanwhile.
                         return Err(None);
                     }
-                    metrics::served_staleness(Duration::ZERO);
-                    return Ok(());
+                    let younger = served.filter(|serving| opened >= serving.since);
+                    if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
+                        self.session.lose_node(now);
+                        return Err(None);
+                    }
+                    let Some(state) = topology.node(id) else { return Err(None) };
+                    let reason = lease.decision().reason;
+                    if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
+                        return Err(None);
+                    }
+                    let proven = !(attempts.demand.needs_proof() || younger.is_some())
+                        || state.probed.is_some_and(|probed| probed > opened);
+                    if let Some(staleness) = state.staleness(now).filter(|_| proven) {
+                        metrics::served_staleness(staleness + shared.limits.commit_delay);
+                    }
+                    proven
                 }
-                // A connection that is younger than what this request has been served: the server may have crashed in between,
-                // and have come back behind that. A crash also ends the monitor's connection.
-                let served = self.session.served_by(id);
-                if served.is_none() && attempts.kept == Some(id) {
-                    // Another read of the request has found the node wanting meanwhile.
-                    return Err(None);
-                }
-                let younger = served.filter(|serving| opened >= serving.since);
-                if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
-                    self.session.lose_node(now);
-                    return Err(None);
-                }
-                let Some(state) = topology.node(id) else { return Err(None) };
-                let reason = lease.decision().reason;
-                if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
-                    return Err(None);
-                }
-                let proven = !(attempts.demand.needs_proof() || younger.is_some())
-                    || state.probed.is_some_and(|probed| probed > opened);
-                if let Some(staleness) = state.staleness(now).filter(|_| proven) {
-                    metrics::served_staleness(staleness + shared.limits.commit_delay);
-                }
-                proven
             };
             if proven {
                 return Ok(());
@@ -197,6 +205,8 @@ impl<B: Backend> Routed<B> {
                 tracing::debug!(node = ticket.node().name(), %access, %fault, %error, "no connection");
                 fault
             }
+            // The caller's deadline can be nearer than the pool's own patience, and the wait is the pool's all the same.
+            Err(_) if pools.pool(access).is_exhausted() => Fault::Saturated,
             Err(_) => {
                 tracing::debug!(node = ticket.node().name(), %access, "no connection in time");
                 Fault::Unresponsive
@@ -208,7 +218,7 @@ impl<B: Backend> Routed<B> {
 
     /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
     /// answers or the end of the wait. One probe answers everybody who waits.
-    async fn await_replay(&self, attempts: &mut Attempts, versions: &mut watch::Receiver<u64>, now: Instant) {
+    pub(crate) async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {
@@ -229,7 +239,7 @@ impl<B: Backend> Routed<B> {
     async fn await_better(
         &self,
         attempts: &mut Attempts,
-        versions: &mut watch::Receiver<u64>,
+        versions: &mut Watcher,
         now: Instant,
     ) -> Result<(), RouteError> {
         let shared = self.shared();

@@ -168,6 +168,14 @@ pub struct PoolStatus {
     pub waiting: usize,
 }
 
+impl PoolStatus {
+    /// Whether every connection that it may hold is in use.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.open >= self.max && self.idle == 0
+    }
+}
+
 /// The error of a closure that the router may run again: it can be made of the backend's error, and tells what it says
 /// about the node.
 ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::priority::Priority;
+use crate::sabotage::{Sabotage, disabled};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A counter with a limit, and a rate if there is one. Its permits give themselves back.
@@ -59,6 +60,9 @@ pub(crate) struct CapPermit(Arc<Cap>);
 
 impl Drop for CapPermit {
     fn drop(&mut self) {
+        if disabled(Sabotage::PermitsReturn) {
+            return;
+        }
         self.0.taken.fetch_sub(1, Relaxed);
     }
 }

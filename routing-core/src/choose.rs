@@ -106,6 +106,9 @@ pub(crate) fn replica<'t>(
 /// Leaves the nodes of the own zone alone, if they have room.
 fn stay_in_zone(topology: &Topology, eligible: &mut SmallVec<[Eligible; 32]>, limits: Limits, now: Instant) {
     let node = |eligible: &Eligible| &topology.nodes[eligible.index].node;
+    if eligible.iter().all(|eligible| node(eligible).is_local()) {
+        return;
+    }
     let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
         let node = node(eligible);
         Placed::new(node.is_local(), node.load(now), limits.read_pool, node.ramp(now))

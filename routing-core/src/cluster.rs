@@ -18,6 +18,7 @@ use crate::decision::Refusals;
 use crate::discoverer::Following;
 use crate::eligible::Limits;
 use crate::event::Events;
+use crate::hedge::Hedging;
 use crate::key::TokenKeys;
 use crate::lsn::Timeline;
 use crate::membership::Membership;
@@ -26,6 +27,7 @@ use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
+use crate::signal::{Signal, Watcher};
 use crate::topology::Topology;
 use crate::tried::Tried;
 
@@ -54,9 +56,11 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) membership: Membership,
     topology: ArcSwap<Topology>,
-    version: watch::Sender<u64>,
+    version: Signal,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
+    /// `None`: no read is sent twice.
+    pub(crate) hedging: Option<Hedging>,
     /// Reads on the primary because no replica can serve.
     pub(crate) fallback: Arc<Cap>,
     /// Reads on the primary because their token is ahead of every replica.
@@ -111,12 +115,20 @@ impl Cluster {
         let keys = keys(&config)?;
         let nodes: Vec<_> =
             config.nodes.iter().map(|node| Arc::new(Node::of(node.clone(), &config))).collect();
+        if let [only] = &nodes[..] {
+            // A replica's URL that a deployment has lost is no error, and must not go unnoticed.
+            tracing::warn!(
+                node = only.name(),
+                "one server is configured: the primary serves every read until a discovery finds others"
+            );
+        }
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
             topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
-            version: watch::Sender::new(0),
+            version: Signal::default(),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
+            hedging: config.hedge.clone().map(Hedging::new),
             fallback: Cap::with_rate(config.fallback_no_replica(), config.fallback_rate),
             behind_token: Cap::with_rate(config.fallback_behind_token(), config.fallback_rate),
             keys,
@@ -162,7 +174,11 @@ impl Cluster {
     /// Dropping the future changes nothing.
     pub async fn settled(&self, limit: Duration) -> bool {
         let mut version = self.0.shared.versions();
-        let settled = async { while !self.topology().is_settled() && version.changed().await.is_ok() {} };
+        let settled = async {
+            while !self.topology().is_settled() {
+                version.changed().await;
+            }
+        };
         tokio::time::timeout(limit, settled).await.is_ok() && self.topology().is_settled()
     }
 
@@ -176,7 +192,7 @@ impl Cluster {
     /// fail with [`RouteError::Closed`](crate::RouteError::Closed).
     pub fn close(&self) {
         self.0.closed.send_replace(true);
-        self.0.shared.version.send_modify(|_| {});
+        self.0.shared.version.raise();
         // The discovery sees it as well.
         self.0.shared.rediscover.notify_one();
     }
@@ -211,15 +227,14 @@ impl Shared {
     }
 
     /// Sees every new topology from now on.
-    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    pub(crate) fn versions(&self) -> Watcher {
+        self.version.watch()
     }
 
     /// The one place where the topology is replaced. Only the monitor calls it.
     pub(crate) fn publish(&self, topology: Topology) {
-        let version = topology.version;
         self.topology.store(Arc::new(topology));
-        self.version.send_replace(version);
+        self.version.raise();
     }
 
     /// Who reads what clients present.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::breaker::BreakerConfig;
 use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
+use crate::hedge::HedgeConfig;
 use crate::key::TokenKeys;
 use crate::retry::RetryConfig;
 use crate::url::DatabaseUrl;
@@ -129,6 +130,10 @@ pub struct RouterConfig {
     pub breaker: BreakerConfig,
     /// How failed attempts are repeated.
     pub retry: RetryConfig,
+    /// When a read that keeps its caller waiting is sent to a second replica. Default: `None`, never. It is for single reads:
+    /// never within a transaction, never on the primary, and never for a read of priority
+    /// [`Batch`](crate::Priority::Batch).
+    pub hedge: Option<HedgeConfig>,
     /// How long a replica that has joined, was down, or had its breaker open takes to get its whole share of reads: at first a
     /// tenth, then more along a straight line. Default 10 s; zero gives it all at once. Too short: a server with a cold cache
     /// drowns; too long: the others carry its part. When the router starts every node has its share at once.
@@ -215,6 +220,7 @@ impl Default for RouterConfig {
             zone: None,
             breaker: BreakerConfig::default(),
             retry: RetryConfig::default(),
+            hedge: None,
             slow_start: secs(10),
             max_staleness: secs(5),
             max_staleness_return: secs(4),

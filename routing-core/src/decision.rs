@@ -71,6 +71,8 @@ pub enum Reason {
     FallbackNoReplica,
     /// Recovery cancelled the read on a replica, or no standby can run it.
     MovedToPrimary,
+    /// Another replica keeps the read waiting for longer than most take; this one is asked the same.
+    Hedge,
     /// The balancer's choice beyond the zone of this process: no replica there can serve, or all are busy.
     OtherZone,
     /// Its breaker refuses, and breakers may keep no more of the nodes away
@@ -83,7 +85,7 @@ pub enum Reason {
 }
 
 /// How many reasons there are, for tables indexed by them.
-pub(crate) const REASONS: usize = 19;
+pub(crate) const REASONS: usize = 20;
 
 impl Reason {
     /// All reasons, in the order of their declaration.
@@ -103,6 +105,7 @@ impl Reason {
         Self::FallbackBehindToken,
         Self::FallbackNoReplica,
         Self::MovedToPrimary,
+        Self::Hedge,
         Self::OtherZone,
         Self::EjectionLimit,
         Self::LastResort,
@@ -133,6 +136,7 @@ impl Reason {
             Self::PrimaryOnly => "primary_only",
             Self::FallbackNoReplica => "fallback_no_replica",
             Self::MovedToPrimary => "moved_to_primary",
+            Self::Hedge => "hedge",
             Self::OtherZone => "other_zone",
             Self::EjectionLimit => "ejection_limit",
             Self::LastResort => "last_resort",

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::consistency::Consistency;
 use crate::decision::Reason;
 use crate::lsn::{Lsn, Position, Timeline};
+use crate::sabotage::{Sabotage, disabled};
 use crate::token::{Mark, SessionToken, UnixMillis};
 use crate::topology::{Primary, Topology};
 
@@ -82,7 +83,7 @@ pub(crate) fn demand(
     let mut demand = Demand { bound: consistency.bound(), ..Demand::ANY };
     let writer_timeline = topology.lineage.writer.map(|(_, timeline)| timeline);
     if consistency.is_of_session() {
-        if let Some(token) = memory.token {
+        if let Some(token) = memory.token.filter(|_| !disabled(Sabotage::Tokens)) {
             heed(&mut demand, &token, writer_timeline, wall);
         }
         if memory.wrote {

@@ -32,6 +32,7 @@ impl RouterConfig {
             zone,
             breaker,
             retry,
+            hedge,
             slow_start,
             max_staleness,
             max_staleness_return,

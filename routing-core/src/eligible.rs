@@ -8,6 +8,7 @@ use crate::config::RouterConfig;
 use crate::decision::{Reason, Refusal};
 use crate::demand::Demand;
 use crate::gate::Admission;
+use crate::sabotage::{Sabotage, disabled};
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 
@@ -100,6 +101,7 @@ pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: In
         return Some(Refusal::IsReplica);
     }
     let limit = match demand.bound {
+        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
         Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
         Some(bound) => bound.min(limits.max_staleness),
         None => limits.max_staleness,

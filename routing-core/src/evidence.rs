@@ -147,7 +147,9 @@ impl Evidence {
                     };
                 }
                 record.said = Some(Said { identity, probe, sent: observation.sent });
-                record.failed = None;
+                if record.failed.take().is_some() {
+                    record.returned = Some(observation.sent);
+                }
                 if record.failures >= DEAD_AFTER {
                     record.flaps.came_back(now);
                 }

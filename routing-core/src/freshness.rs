@@ -62,7 +62,8 @@ impl Evidence {
         let said = record.said.as_ref()?;
         let (writer, timeline) = self.lineage.writer?;
         if writer == record.node.id() {
-            return Some(said.sent);
+            // In recovery it writes no more, and whose log it replays cannot be told.
+            return (!said.probe.in_recovery).then_some(said.sent);
         }
         if !said.probe.in_recovery || said.probe.timeline.is_some_and(|own| own != timeline) {
             return None;

@@ -13,6 +13,7 @@ use crate::decision::{Access, Decision, Reason};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
+use crate::signal::Watcher;
 use crate::work::Working;
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
@@ -24,6 +25,8 @@ pub(crate) struct Ticket {
     _fallback: Option<CapPermit>,
     /// The epoch of the topology that chose the node.
     epoch: u64,
+    /// How often the node had been lost then.
+    losses: u64,
 }
 
 impl Ticket {
@@ -37,8 +40,9 @@ impl Ticket {
         now: Instant,
     ) -> Self {
         let (role, access, reason) = decision;
+        let losses = node.losses();
         node.enter(access, role, reason, now);
-        Self { node, decision, trial, _fallback: fallback, epoch }
+        Self { node, decision, trial, _fallback: fallback, epoch, losses }
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -159,6 +163,11 @@ impl<B: Backend> Lease<B> {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.ticket.epoch()
+    }
+
+    /// Sees every loss of the node since it was chosen.
+    pub(crate) fn losses(&self) -> Watcher {
+        self.node().losses_since(self.ticket.losses)
     }
 
     /// Ends the lease after its last step has run to its end, with what an error said about the node; `None` means that

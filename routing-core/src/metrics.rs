@@ -20,6 +20,7 @@ const CHECKOUT: &str = "db_routing_checkout_seconds";
 const QUERY: &str = "db_routing_query_seconds";
 const ERRORS: &str = "db_routing_errors_total";
 const RETRIES: &str = "db_routing_retries_total";
+const HEDGES: &str = "db_routing_hedges_total";
 const FALLBACK: &str = "db_routing_fallback_total";
 const SHED: &str = "db_routing_shed_total";
 const STALENESS: &str = "db_routing_served_staleness_seconds";
@@ -42,6 +43,10 @@ pub(crate) fn describe() {
     metrics::describe_histogram!(QUERY, Unit::Seconds, "time that a connection was held");
     metrics::describe_counter!(ERRORS, "faults of a node, by kind");
     metrics::describe_counter!(RETRIES, "failed attempts: repeated, or given up for the limit or the budget");
+    metrics::describe_counter!(
+        HEDGES,
+        "reads that kept their caller waiting, by what became of asking a second replica"
+    );
     metrics::describe_counter!(FALLBACK, "reads that the primary served because no replica could");
     metrics::describe_counter!(SHED, "requests refused at once to protect the primary");
     metrics::describe_histogram!(
@@ -67,6 +72,9 @@ fn begin_at_zero() {
     metrics::counter!(SHED, "reason" => WRITE_WAITERS).increment(0);
     for outcome in Repetition::ALL {
         metrics::counter!(RETRIES, "outcome" => outcome.as_str()).increment(0);
+    }
+    for outcome in Hedge::ALL {
+        metrics::counter!(HEDGES, "outcome" => outcome.as_str()).increment(0);
     }
     for why in InvalidToken::ALL {
         metrics::counter!(TOKENS_REJECTED, "reason" => why.as_str()).increment(0);
@@ -96,6 +104,39 @@ impl Repetition {
 
 pub(crate) fn retry(outcome: Repetition) {
     metrics::counter!(RETRIES, "outcome" => outcome.as_str()).increment(1);
+}
+
+/// What became of asking a second replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hedge {
+    /// Its answer was the first.
+    Won,
+    /// The first replica was faster after all.
+    Lost,
+    /// It failed.
+    Failed,
+    /// There was no other that could serve the same.
+    NoNode,
+    /// Too many had been asked already.
+    BudgetSpent,
+}
+
+impl Hedge {
+    const ALL: [Self; 5] = [Self::Won, Self::Lost, Self::Failed, Self::NoNode, Self::BudgetSpent];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::NoNode => "no_node",
+            Self::BudgetSpent => "budget_spent",
+        }
+    }
+}
+
+pub(crate) fn hedge(outcome: Hedge) {
+    metrics::counter!(HEDGES, "outcome" => outcome.as_str()).increment(1);
 }
 
 pub(crate) fn fallback(reason: Reason) {

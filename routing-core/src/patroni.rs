@@ -58,7 +58,7 @@ impl PatroniOptions {
 }
 
 /// A Patroni cluster: its members are the nodes, and its leader is the only one that may be written to. A member with the
-/// tag `noloadbalance` serves no reads. (`nofailover` asks nothing of a router: such a member is never the leader.)
+/// tag `noloadbalance` serves no reads, and the tag `zone` names its [zone](NodeConfig::zone). (`nofailover` asks nothing of a router: such a member is never the leader.)
 #[derive(Debug)]
 pub struct Patroni {
     client: Client<HttpsConnector<HttpConnector>, Empty<&'static [u8]>>,
@@ -184,7 +184,9 @@ impl Patroni {
             None => None,
         };
         let reads = !member.tags.get("noloadbalance").is_some_and(is_true);
-        Some(NodeConfig { probe_url, reads, ..NodeConfig::new(member.name.as_str(), url) })
+        let zone = member.tags.get("zone").and_then(|zone| zone.as_str()).filter(|zone| !zone.is_empty());
+        let zone = zone.map(str::to_owned);
+        Some(NodeConfig { probe_url, reads, zone, ..NodeConfig::new(member.name.as_str(), url) })
     }
 }
 

@@ -74,7 +74,7 @@ impl Evidence {
             lineage_proven: match own_timeline {
                 _ if probe.is_some_and(|probe| probe.claimed_lag.is_some()) => false,
                 Some(own) => Some(own) == writer_timeline,
-                None => self.lineage.epoch == 1,
+                None => self.lineage.epoch == 1 && record.may_be_on(writer_timeline),
             },
             returning: record.returning,
             behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {
@@ -132,7 +132,10 @@ impl Evidence {
                     None
                 } else if other && primary_known {
                     Some(Refusal::OtherTimeline)
-                } else if said.probe.receives() || orphan_allowed || without && self.may_be_bereft(index) {
+                } else if said.probe.receives()
+                    || orphan_allowed
+                    || without && (self.may_be_bereft(index) || self.may_reconnect(index, now))
+                {
                     None
                 } else {
                     Some(Refusal::NotReceiving)
@@ -150,5 +153,16 @@ impl Evidence {
         let primary = self.records.iter().find(|record| record.node.id() == writer);
         let heard = primary.and_then(|primary| primary.said.as_ref()).is_some_and(|said| said.sent > since);
         received == timeline && !heard
+    }
+
+    /// Whether a standby that receives no log may be about to: its primary has come back from an absence in which the standby
+    /// lost it, and standbys ask again only every `wal_retrieve_retry_interval`. It is given `max_staleness` to reconnect.
+    fn may_reconnect(&self, index: usize, now: Instant) -> bool {
+        let Some((writer, timeline)) = self.lineage.writer else { return false };
+        let Some((received, Some(since))) = self.records[index].received else { return false };
+        let primary = self.records.iter().find(|record| record.node.id() == writer);
+        let returned = primary.and_then(|primary| primary.returned).filter(|returned| *returned > since);
+        received == timeline
+            && returned.is_some_and(|at| now.saturating_duration_since(at) <= self.config.max_staleness)
     }
 }

@@ -9,7 +9,7 @@ use crate::metrics;
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
 /// A text that the client sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Presented {
     text: String,
     /// What it says, once somebody with the right key has read it.

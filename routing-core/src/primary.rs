@@ -11,6 +11,7 @@ use crate::authority::Authority;
 use crate::lsn::{SystemId, Timeline};
 use crate::node_id::NodeId;
 use crate::probe::{Identity, Probe};
+use crate::sabotage::{Sabotage, disabled};
 use crate::votes::votes;
 
 /// What was accepted so far. It only ever rises.
@@ -135,7 +136,9 @@ pub fn standings(lineage: &Lineage, witnesses: &[Witness<'_>]) -> Vec<Standing> 
                 Standing::Duplicate
             }
             Some((_, probe)) if probe.in_recovery => Standing::Standby,
-            Some((_, probe)) if probe.timeline < lineage.highest => Standing::Deposed,
+            Some((_, probe)) if probe.timeline < lineage.highest && !disabled(Sabotage::Deposal) => {
+                Standing::Deposed
+            }
             Some((_, probe)) if probe.read_only => Standing::ReadOnly,
             Some(_) => Standing::Candidate,
         };

@@ -10,13 +10,42 @@ use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
-use crate::error::RouteError;
 use crate::fault::Fault;
+use crate::hedge::Hedging;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
+use crate::node_id::NodeId;
 use crate::router::Routed;
 use crate::session::Serving;
 use crate::tried::Tried;
+
+/// How one run of a closure ended.
+pub(crate) enum Attempt<B: Backend, T, E> {
+    Served {
+        value: T,
+        lease: Lease<B>,
+        serving: Serving,
+        took: Duration,
+    },
+    /// What the caller gets: the closure's error, which says nothing about the node, or that the router was shut down.
+    Error(E),
+    /// The node failed it; without an error it was dropped in the middle.
+    Fault {
+        node: NodeId,
+        fault: Fault,
+        error: Option<E>,
+    },
+}
+
+impl<B: Backend, T, E> Attempt<B, T, E> {
+    pub(crate) fn is_served(&self) -> bool {
+        matches!(self, Self::Served { .. })
+    }
+
+    pub(crate) fn is_fault(&self) -> bool {
+        matches!(self, Self::Fault { .. })
+    }
+}
 
 impl<B: Backend> Routed<B> {
     /// A connection for reading.
@@ -48,13 +77,14 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let (value, lease) = self.run_read_keeping(f).await?;
+        let hedging = self.shared().hedging.as_ref();
+        let (value, lease) = self.run_attempts(f, hedging).await?;
         lease.end(None);
         Ok(value)
     }
 
     /// [`run_read`](Self::run_read), and the lease on which the closure succeeded: for a transaction that goes on, or
-    /// for rows that are still to be read.
+    /// for rows that are still to be read. It is never hedged.
     ///
     /// # Errors
     /// As [`run_read`](Self::run_read).
@@ -67,45 +97,35 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        self.run_attempts(f, None).await
+    }
+
+    async fn run_attempts<T, E, F>(&self, f: F, hedging: Option<&Hedging>) -> Result<(T, Lease<B>), E>
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
         let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
         self.shared().retry.request();
         let mut attempts = self.attempts();
         loop {
-            let mut lease =
+            let lease =
                 self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let watch = self.watch(&lease);
-            let (id, span) = (lease.node().id(), lease.span());
-            // Whatever happens to the node from here on may lie behind what the closure sees.
-            let serving = Serving::begin(lease.node());
-            let (fault, error) = tokio::select! {
-                biased;
-                outcome = f.clone()(&mut lease).instrument(span) => match outcome {
-                    Ok(value) => {
-                        lease.prove();
-                        self.keep_to(serving, &lease, &attempts);
-                        return Ok((value, lease));
-                    }
-                    Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {
-                        Some(fault) if !(fault.needs_primary() && lease.is_on_primary()) => (fault, Some(error)),
-                        // It says nothing about the node, or asks for the primary, which has just said it.
-                        _ => {
-                            lease.end(None);
-                            return Err(error);
-                        }
-                    },
-                },
-                () = watch.end() => (Fault::Unresponsive, None),
+            let ended = match hedging.filter(|_| self.may_hedge(&lease)) {
+                Some(hedging) => self.hedged(hedging, lease, &mut attempts, f.clone()).await,
+                None => self.attempt(lease, f.clone()).await,
             };
-            match error {
-                Some(_) => lease.end(Some(fault)),
-                // The closure was dropped in the middle.
-                None => drop(lease),
-            }
-            if watch.was_cut() {
-                return Err(E::from(B::Error::from(RouteError::Closed)));
-            }
+            let (node, fault, error) = match ended {
+                Attempt::Served { value, lease, serving, .. } => {
+                    self.keep_to(serving, &lease, &attempts);
+                    return Ok((value, lease));
+                }
+                Attempt::Error(error) => return Err(error),
+                Attempt::Fault { node, fault, error } => (node, fault, error),
+            };
             attempts.failed += 1;
-            attempts.tried.add(id, fault);
+            attempts.tried.add(node, fault);
             attempts.primary_only |= fault.needs_primary();
             if !self.may_repeat(&attempts) {
                 let route_error = || E::from(B::Error::from(self.deadline_error(&attempts, Instant::now())));
@@ -115,6 +135,45 @@ impl<B: Backend> Routed<B> {
                 self.back_off(attempts.failed - 1, attempts.deadline).await;
             }
         }
+    }
+
+    /// Runs a closure once, until it ends or its node is declared dead.
+    pub(crate) async fn attempt<T, E, F>(&self, mut lease: Lease<B>, f: F) -> Attempt<B, T, E>
+    where
+        E: Failure<B>,
+        F: for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        let watch = self.watch(&lease);
+        let (node, span) = (lease.node().id(), lease.span());
+        // Whatever happens to the node from here on may lie behind what the closure sees.
+        let serving = Serving::begin(lease.node());
+        let (fault, error) = tokio::select! {
+            biased;
+            outcome = f(&mut lease).instrument(span) => match outcome {
+                Ok(value) => {
+                    lease.prove();
+                    return Attempt::Served { value, lease, serving, took: serving.since.elapsed() };
+                }
+                Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {
+                    Some(fault) if !(fault.needs_primary() && lease.is_on_primary()) => (fault, Some(error)),
+                    // It says nothing about the node, or asks for the primary, which has just said it.
+                    _ => {
+                        lease.end(None);
+                        return Attempt::Error(error);
+                    }
+                },
+            },
+            () = watch.end() => (Fault::Unresponsive, None),
+        };
+        match error {
+            Some(_) => lease.end(Some(fault)),
+            // The closure was dropped in the middle.
+            None => drop(lease),
+        }
+        if watch.was_cut() {
+            return Attempt::Error(E::from(B::Error::from(crate::RouteError::Closed)));
+        }
+        Attempt::Fault { node, fault, error }
     }
 
     pub(crate) fn attempts(&self) -> Attempts {

@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) failures: u32,
     pub(crate) down_since: Option<Instant>,
+    /// When it last answered after it had not.
+    pub(crate) returned: Option<Instant>,
     pub(crate) returning: bool,
     pub(crate) fresh_streak: u32,
     pub(crate) last_known_fresh: Option<Instant>,
@@ -44,6 +46,7 @@ impl Record {
             failed: None,
             failures: 0,
             down_since: None,
+            returned: None,
             returning: false,
             fresh_streak: 0,
             last_known_fresh: None,
@@ -52,6 +55,14 @@ impl Record {
             received: None,
             tried: None,
         }
+    }
+
+    /// Whether a standby that does not show its timeline can be on this one. Where a WAL receiver runs the timeline is hidden from
+    /// us. Where none runs, it must have received the timeline since it was first seen: one that was started since may have
+    /// followed a primary that nobody here has seen, and its positions would be of another history.
+    pub(crate) fn may_be_on(&self, timeline: Option<Timeline>) -> bool {
+        let hidden = self.said.as_ref().is_some_and(|said| said.probe.wal_receiver);
+        hidden || self.received.is_some_and(|(received, _)| Some(received) == timeline)
     }
 
     /// Whether a node of another number is the same server: it left and joined anew.

@@ -8,7 +8,6 @@ use crate::cluster::{Cluster, Shared};
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
-use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::misrouted::Misrouted;
 use crate::node::Node;
@@ -264,8 +263,8 @@ impl<B: Backend> Routed<B> {
     }
 
     /// A request begins: it counts as one under way for as long as what this returns lives.
-    pub(crate) fn begin(&self) -> Result<Working, RouteError> {
-        self.router.work().begin().ok_or(RouteError::Closed)
+    pub(crate) fn begin(&self) -> Result<Working, crate::RouteError> {
+        self.router.work().begin().ok_or(crate::RouteError::Closed)
     }
 
     /// Set before a write is sent.

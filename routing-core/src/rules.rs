@@ -82,6 +82,12 @@ impl RouterConfig {
         )?;
         rule(self.zone.as_deref() != Some(""), "zone must not be empty")?;
         rule((0.0..=1.0).contains(&self.breaker.max_ejected), "breaker.max_ejected must be from 0 to 1")?;
+        let hedge = self.hedge.clone().unwrap_or_default();
+        rule(hedge.ratio > 0.0 && hedge.ratio <= 1.0, "hedge.ratio must be above 0 and at most 1")?;
+        rule(
+            hedge.percentile > 0.0 && hedge.percentile < 1.0,
+            "hedge.percentile must be above 0 and below 1",
+        )?;
         rule(self.retry.attempts > 0, "retry.attempts must be above 0; 1 never retries")?;
         rule(self.retry.base <= self.retry.cap, "retry.base must not exceed retry.cap")?;
         rule((0.0..=10.0).contains(&self.retry.budget_ratio), "retry.budget_ratio must be from 0 to 10")
@@ -109,6 +115,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::hedge::HedgeConfig;
 
     fn valid() -> RouterConfig {
         RouterConfig::from_toml("[[nodes]]\nurl = 'postgres://a@h/d'\n[[nodes]]\nurl = 'postgres://a@i/d'")
@@ -154,6 +161,10 @@ mod tests {
             ("breaker.max_ejected", |c| c.breaker.max_ejected = f64::NAN),
             ("zone must not be empty", |c| c.zone = Some(String::new())),
             ("zone of a node", |c| c.nodes[1].zone = Some(String::new())),
+            ("hedge.ratio", |c| c.hedge = Some(HedgeConfig { ratio: 0.0, ..HedgeConfig::default() })),
+            ("hedge.percentile", |c| {
+                c.hedge = Some(HedgeConfig { percentile: 1.0, ..HedgeConfig::default() })
+            }),
             ("retry.attempts", |c| c.retry.attempts = 0),
             ("retry.base", |c| c.retry.base = Duration::from_secs(1)),
             ("retry.budget_ratio", |c| c.retry.budget_ratio = -1.0),

@@ -11,6 +11,7 @@ use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor, Memory};
+use crate::eligible::Limits;
 use crate::lease::Ticket;
 use crate::metrics;
 use crate::node_id::NodeId;
@@ -147,6 +148,30 @@ impl<B: Backend> Routed<B> {
                 choice
             }
             None => Choice::Full(reason),
+        }
+    }
+
+    /// A replica beside one that keeps a read waiting: among those about which there is no doubt.
+    pub(crate) fn choose_beside(&self, attempts: &Attempts, now: Instant) -> Choice {
+        let shared = self.shared();
+        let topology = shared.peek();
+        let (demand, tried) = (attempts.demand, &attempts.tried);
+        let limits = Limits { max_ejected: 1.0, min_serving: 0, ..shared.limits };
+        if demand.primary.is_some() {
+            return Choice::Nothing;
+        }
+        let balance = &*shared.balance;
+        match choose::replica(&topology, demand, &self.session, tried, balance, limits, now) {
+            Some(chosen) if chosen.trial => Choice::Nothing,
+            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, &topology, None, now),
+            None if demand.needs_position() => {
+                let patience = shared.config.session_wait;
+                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let waits = now < attempts.waiting_since.unwrap_or(now) + patience;
+                let may_come = !replicas.is_empty() && (near || demand.ask.is_some());
+                if waits && may_come { Choice::Behind } else { Choice::Nothing }
+            }
+            None => Choice::Nothing,
         }
     }
 

@@ -193,6 +193,27 @@ impl Session {
         memory
     }
 
+    /// What a read beside one that is under way must heed: a session of its own that knows all that this one knows, and keeps
+    /// to no node. What its node has shown so far the primary has at `now`.
+    pub(crate) fn beside(&self, now: Instant) -> Self {
+        let beside = Self::new();
+        {
+            let notes = self.notes();
+            let floor = self.kept_node().map_or(notes.floor, |_| Some(Floor::PrimaryAfter(now)));
+            beside.0.wrote.store(self.wrote(), Relaxed);
+            beside.0.on_primary.store(self.0.on_primary.load(Relaxed), Relaxed);
+            beside.0.noted.store(floor.is_some() || self.0.noted.load(Relaxed), Relaxed);
+            *beside.notes() = Notes {
+                presented: notes.presented.clone(),
+                observed: notes.observed.clone(),
+                floor,
+                served: None,
+                written: None,
+            };
+        }
+        beside
+    }
+
     pub(crate) fn serves(&self, id: NodeId) -> bool {
         self.0.node.load(Relaxed) == id.as_u32()
     }

@@ -1,9 +1,10 @@
 //! What a person sees of a router: the JSON of `/routing`.
 
+mod spared;
+
 use std::time::Duration;
 
 use serde::Serialize;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, PoolStatus};
@@ -12,7 +13,6 @@ use crate::cluster::Cluster;
 use crate::config::RouterConfig;
 use crate::decision::{Access, Reason, Refusal};
 use crate::discoverer::DiscoveryStatus;
-use crate::ejection;
 use crate::event::Event;
 use crate::lsn::{Lsn, SystemId, Timeline};
 use crate::node::Node;
@@ -21,6 +21,7 @@ use crate::role::Role;
 use crate::router::Router;
 use crate::token::UnixMillis;
 use crate::topology::{NodeState, Primary, Topology};
+use spared::{BREAKER_OPEN, spare};
 
 /// A router's state at one moment. Durations are seconds. It holds no secret.
 #[derive(Clone, Debug, Serialize)]
@@ -295,26 +296,6 @@ fn node_status(
         draining: node.is_draining(),
         read_pool: PoolStatus::default(),
         write_pool: PoolStatus::default(),
-    }
-}
-
-const BREAKER_OPEN: &str = "breaker open";
-
-/// Replicas that serve although their breakers are open, because too many are.
-fn spare(nodes: &mut [NodeStatus], share: f64) {
-    let ejected = |node: &NodeStatus| node.refused.as_deref() == Some(BREAKER_OPEN);
-    let left = |node: &NodeStatus| Duration::try_from_secs_f64(node.breaker_open_seconds?).ok();
-    let replicas = nodes.iter().enumerate().filter(|(_, node)| !node.is_primary);
-    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
-    let mut admitted = 0;
-    for (index, node) in replicas {
-        match left(node).filter(|_| ejected(node)) {
-            Some(left) => refusing.push((left, index)),
-            None => admitted += usize::from(node.serving),
-        }
-    }
-    for (_, index) in ejection::spared(&mut refusing, admitted, share) {
-        (nodes[*index].serving, nodes[*index].refused) = (true, None);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::CommitUnknown;
 use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::pool::CLEANUP_TIMEOUT;
+use crate::sabotage::{Sabotage, disabled};
 use crate::watch::LeaseWatch;
 
 /// How a step on a write connection ended.
@@ -41,7 +42,8 @@ impl<T, E> Step<T, E> {
 
 /// The faults after which nobody knows what became of a statement that was sent.
 pub(crate) fn loses_the_answer(fault: Option<Fault>) -> bool {
-    matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
+    !disabled(Sabotage::LostAnswers)
+        && matches!(fault, Some(Fault::Unreachable | Fault::Unresponsive | Fault::Refusing))
 }
 
 pub(crate) async fn transaction_body<B, T, E, F>(lease: &mut Lease<B>, f: F) -> Result<T, E>

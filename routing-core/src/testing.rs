@@ -26,11 +26,15 @@ mod counted;
 mod decisions;
 mod prober;
 mod server;
+mod wall;
 mod written;
 
+pub use crate::sabotage::{Sabotage, Sabotaged};
 pub use backend::{FakeBackend, FakeError, FakeHandle};
 pub use cluster::FakeCluster;
 pub use connection::FakeConnection;
 pub use decisions::{Decisions, Reader};
 pub use server::{FakeServer, Reach};
+pub use wall::WallClock;
+pub(crate) use wall::wall;
 pub use written::Written;

@@ -26,6 +26,10 @@ impl UnixMillis {
     /// This process's clock.
     #[must_use]
     pub fn now() -> Self {
+        #[cfg(feature = "testing")]
+        if let Some(wall) = crate::testing::wall() {
+            return wall;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }

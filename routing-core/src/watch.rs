@@ -12,27 +12,28 @@ use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::node::Node;
 use crate::router::Routed;
+use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another
 /// writer is accepted; either also at the limit of the router's shutdown. Without it a statement on a frozen server would
-/// wait for ever. A loss between two steps ends the second.
+/// wait for ever.
 #[derive(Clone)]
 pub struct LeaseWatch {
     shared: Arc<Shared>,
     /// The epoch that a write connection belongs to.
     epoch: Option<u64>,
-    losses: watch::Receiver<u64>,
+    losses: Watcher,
     cuts: watch::Receiver<bool>,
 }
 
 impl<B: Backend> Routed<B> {
-    /// Watches the node of a lease from now on.
+    /// Watches the node of a lease, from when it was chosen on: what happens between two steps ends the second.
     #[must_use]
     pub fn watch(&self, lease: &Lease<B>) -> LeaseWatch {
         LeaseWatch {
             shared: self.router().cluster().shared().clone(),
             epoch: (lease.decision().access == Access::Write).then(|| lease.epoch()),
-            losses: lease.node().losses(),
+            losses: lease.losses(),
             cuts: self.router().work().cuts(),
         }
     }
@@ -66,7 +67,7 @@ impl LeaseWatch {
     /// Whether it has come to its end.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.was_cut() || self.writer_changed() || self.losses.has_changed().unwrap_or(false)
+        self.was_cut() || self.writer_changed() || self.losses.has_changed()
     }
 
     /// Whether the router's shutdown came to its limit.
@@ -104,15 +105,16 @@ impl LeaseWatch {
         let (mut losses, mut cuts) = (self.losses.clone(), self.cuts.clone());
         let changed = async {
             while !self.writer_changed() {
-                if self.epoch.is_none() || versions.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                match self.epoch {
+                    Some(_) => versions.changed().await,
+                    None => std::future::pending().await,
                 }
             }
         };
         tokio::select! {
             biased;
             () = changed => {}
-            Ok(()) = losses.changed() => {}
+            () = losses.changed() => {}
             Ok(_) = cuts.wait_for(|cut| *cut) => {}
         }
     }
@@ -125,5 +127,38 @@ impl LeaseWatch {
 impl fmt::Debug for LeaseWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeaseWatch").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::time::Duration;
+
+    use crate::consistency::Consistency;
+    use crate::router::Router;
+    use crate::session::Session;
+    use crate::testing::{FakeBackend, FakeCluster};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_between_the_choice_of_a_node_and_the_first_step_ends_the_step() {
+        let servers = FakeCluster::new(2);
+        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let routed = router.routed(Session::new(), Consistency::Eventual);
+        let lease = routed.acquire_read().await.unwrap();
+        assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, Some(1));
+        lease.node().declare_lost();
+        assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, None);
+        drop(lease);
+        lease_of_now(&router).await;
+    }
+
+    /// One that is taken after the loss has nothing to do with it.
+    async fn lease_of_now(router: &Router<FakeBackend>) {
+        for _ in 0..10 {
+            let routed = router.routed(Session::new(), Consistency::Eventual);
+            let lease = routed.acquire_read().await.expect("a lease");
+            assert!(!routed.watch(&lease).is_over());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Shared;
@@ -12,6 +12,7 @@ use crate::evidence::Observation;
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::probe::{IDENTITY_SQL, Identity, Probe, ProbeConnection, ProbeError, Prober};
+use crate::signal::Watcher;
 
 /// Requests that fail on a node ask for a probe each; one answers all of those that came this shortly before.
 const BURST: Duration = Duration::from_millis(10);
@@ -66,7 +67,7 @@ fn node_was_seen(shared: &Shared, id: NodeId) -> bool {
 }
 
 /// Waits for the next tick, or for someone who wants to know now.
-async fn pause(node: &Node, shared: &Shared, versions: &mut watch::Receiver<u64>) {
+async fn pause(node: &Node, shared: &Shared, versions: &mut Watcher) {
     let began = Instant::now();
     let jitter = 0.8 + 0.4 * fastrand::f64();
     loop {
@@ -82,7 +83,7 @@ async fn pause(node: &Node, shared: &Shared, versions: &mut watch::Receiver<u64>
             }
             () = tokio::time::sleep_until(tick) => return,
             // The picture may have become suspect: the interval is taken anew.
-            changed = versions.changed(), if !suspect => if changed.is_err() { return },
+            () = versions.changed(), if !suspect => {}
         }
     }
 }

@@ -34,7 +34,10 @@ impl Work {
 
     /// A request begins; `None` when none may any more.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<Working> {
-        // Counted first: whoever stops the beginning and then finds nobody under way has missed no one.
+        if !self.is_open() {
+            return None;
+        }
+        // Counted before the last look: whoever stops the beginning and then finds nobody under way has missed no one.
         let working = Working::new(self);
         (self.stage.load(SeqCst) == OPEN).then_some(working)
     }

@@ -85,8 +85,17 @@ impl<B: Backend> Routed<B> {
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
-            self.mark_wrote(&lease);
             let (node, watch, span) = (lease.node().id(), self.watch(&lease), lease.span());
+            if watch.is_over() {
+                // Nothing was sent.
+                let refused = refused::<B, E>(&lease, &watch);
+                lease.give_back_unused();
+                if watch.was_cut() || Instant::now() >= deadline {
+                    return Err(refused);
+                }
+                continue;
+            }
+            self.mark_wrote(&lease);
             let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
             let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
@@ -135,8 +144,7 @@ impl<B: Backend> Routed<B> {
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<(), E>>,
     {
         let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
-        let retry = &self.shared().retry;
-        retry.request();
+        self.shared().retry.request();
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
@@ -154,9 +162,7 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again =
-                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
-            if !again {
+            if fault.is_none() || !self.may_begin_again(&watch, attempt, deadline) {
                 return Err(error);
             }
             self.await_news(node, attempt, deadline).await;
@@ -178,8 +184,7 @@ impl<B: Backend> Routed<B> {
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
         let _working = self.begin().map_err(|error| E::from(B::Error::from(error)))?;
-        let retry = &self.shared().retry;
-        retry.request();
+        self.shared().retry.request();
         let deadline = self.deadline();
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
@@ -201,13 +206,11 @@ impl<B: Backend> Routed<B> {
                 }
                 Step::Cut => (refused::<B, E>(&lease, &watch), Some(Fault::NotPrimary)),
             };
-            let again =
-                fault.is_some() && retry.allows(attempt) && Instant::now() < deadline && retry.spend();
-            if !again {
+            if fault.is_none() || !self.may_begin_again(&watch, attempt, deadline) {
                 return Err(error);
             }
             if fault == Some(Fault::Conflict) {
-                tokio::time::sleep(retry.pause(attempt, fastrand::f64())).await;
+                self.back_off(attempt, deadline).await;
             } else {
                 self.await_news(node, attempt, deadline).await;
             }
@@ -243,6 +246,12 @@ impl<B: Backend> Routed<B> {
         }
     }
 
+    /// Whether what has had no effect may be begun again after so many attempts.
+    fn may_begin_again(&self, watch: &LeaseWatch, attempt: u32, deadline: Instant) -> bool {
+        let retry = &self.shared().retry;
+        !watch.was_cut() && retry.allows(attempt) && Instant::now() < deadline && retry.spend()
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.shared().config.acquire_deadline
     }
@@ -259,10 +268,11 @@ impl<B: Backend> Routed<B> {
                 .peek()
                 .node(of)
                 .is_some_and(|state| state.probed.is_some_and(|probed| probed < asked))
-                && versions.changed().await.is_ok()
-            {}
+            {
+                versions.changed().await;
+            }
         };
         let _ = timeout_at(deadline.min(asked + shared.config.probe_timeout), looked_at).await;
-        tokio::time::sleep(shared.retry.pause(attempt, fastrand::f64())).await;
+        self.back_off(attempt, deadline).await;
     }
 }

@@ -866,3 +866,14 @@ async fn a_request_keeps_to_its_node_while_all_replicas_are_stale() {
         assert_eq!((node, reason), (first.clone(), Reason::LeastStale));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_started_again_as_a_standby_is_not_read_as_the_primary() {
+    let scene = Scene::written().await;
+    scene.servers.promote("pg2");
+    scene.servers.server("pg1").crash_back_to(Lsn::from(1_000));
+    scene.servers.follow("pg1", "pg2");
+    // The monitor has not looked since, and a new connection is let in.
+    let (node, ..) = read(&scene.two.routed(Session::new(), Consistency::Strong)).await.unwrap();
+    assert_eq!(node, "pg2");
+}

@@ -617,6 +617,37 @@ async fn a_busy_pool_is_not_a_dead_server_and_does_not_load_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_in_the_line_for_a_full_pool_blames_the_pool() {
+    // The first pool is waited for as long as pools are; then the deadline comes before the second one's patience ends.
+    let scene = Scene::with(|config| {
+        config.read_pool_size = 1;
+        config.fallback_no_replica = Some(1);
+        config.fallback_behind_token = Some(1);
+        (config.acquire_deadline, config.write_wait) = (secs(1), secs(1));
+    })
+    .await;
+    let held = [
+        scene.router.read(Consistency::Eventual).await.unwrap(),
+        scene.router.read(Consistency::Eventual).await.unwrap(),
+    ];
+    let error = route_error(scene.read(Consistency::Eventual).await.unwrap_err());
+    assert!(
+        error.to_string().contains("saturated") && !error.to_string().contains("unresponsive"),
+        "{error}"
+    );
+    drop(held);
+    // Nobody holds a connection, and no answer comes: that is the server's doing.
+    for node in ["pg2", "pg3"] {
+        scene.servers.server(node).set_connect_time(secs(30));
+    }
+    let error = route_error(scene.read(Consistency::Eventual).await.unwrap_err());
+    assert!(
+        error.to_string().contains("unresponsive") && !error.to_string().contains("saturated"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn half_open_lets_one_request_through_and_its_success_closes_the_breaker() {
     let scene = Arc::new(Scene::new().await);
     // The monitor sees nothing of it: only checkouts are refused.
@@ -915,4 +946,18 @@ async fn a_decision_tells_its_reason() {
     read(&request.with(Consistency::Strong)).await.unwrap();
     assert_eq!(scene.router.status().nodes[0].last_reason.map(|reason| reason.as_str()), Some("strong"));
     assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "strong");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_of_one_says_at_its_start_that_the_primary_serves_every_read() {
+    for (replicas, warned) in [(0, true), (1, false)] {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.finish());
+        let servers = FakeCluster::new(replicas);
+        let _router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        let said = written.text().contains("the primary serves every read");
+        assert_eq!(said, warned, "{replicas} replicas: {}", written.text());
+    }
 }

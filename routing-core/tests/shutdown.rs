@@ -294,3 +294,17 @@ async fn a_shared_cluster_ends_all_routers_on_it_when_its_owner_says() {
     }
     assert_nothing_is_left(&servers).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_is_cut_ends_at_once_however_long_a_probe_may_take() {
+    let servers = FakeCluster::new(2);
+    let config = RouterConfig { probe_timeout: secs(30), ..servers.config() };
+    let router = Router::<FakeBackend>::start(config, servers.clone()).unwrap();
+    assert!(router.cluster().settled(secs(5)).await);
+    servers.server("pg1").set_latency(secs(60));
+    let transacting = begun(transaction(request(&router))).await;
+    servers.server("pg1").set_reach(Reach::Frozen);
+    let ended = router.shutdown(secs(1)).await;
+    assert_eq!((ended.cut > 0, ended.left), (true, 0), "{ended:?}");
+    assert_eq!(transacting.await.unwrap(), CLOSED);
+}

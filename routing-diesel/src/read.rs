@@ -56,7 +56,7 @@ impl ReadHandle {
     }
 
     /// Runs a closure within one READ ONLY transaction on one node, so that its reads see one state of the data; as a
-    /// whole again on another node when that node fails it.
+    /// whole again on another node when that node fails it. It is never hedged.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -69,8 +69,9 @@ impl ReadHandle {
         E: Failure<Diesel> + From<diesel::result::Error> + Send,
         F: Clone + Send + Sync + for<'c> SendFn<&'c mut Lease<Diesel>, Result<T, E>>,
     {
-        self.0
-            .run_read(async |lease: &mut Lease<Diesel>| {
+        let (value, lease) = self
+            .0
+            .run_read_keeping(async |lease: &mut Lease<Diesel>| {
                 begin(lease, Access::Read).await?;
                 match f.clone()(lease).await {
                     Ok(value) => {
@@ -84,7 +85,9 @@ impl ReadHandle {
                     }
                 }
             })
-            .await
+            .await?;
+        lease.end(None);
+        Ok(value)
     }
 
     /// A connection, which is an `AsyncPgConnection`, for what the closures cannot do. It is protected up to its

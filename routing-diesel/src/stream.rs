@@ -11,10 +11,10 @@ use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::AsyncConnectionCore;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-use routing_core::{Access, Failure, Lease};
+use routing_core::{Access, Failure, Lease, LeaseWatch, RouteError};
 
 use crate::backend::Diesel;
-use crate::error::made_here;
+use crate::error::{Error, made_here};
 use crate::read::ReadHandle;
 
 /// A stream of rows that owns its connection. Dropping it before its end cancels the statement on the server and closes
@@ -24,6 +24,7 @@ pub struct RoutedStream<U> {
     rest: Option<BoxStream<'static, Result<U, DieselError>>>,
     /// Reported when the rows end; held until then.
     lease: Option<Lease<Diesel>>,
+    watch: LeaseWatch,
     lost: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -55,8 +56,9 @@ impl ReadHandle {
         };
         let ((first, Rows(rest)), lease) = self.routed().run_read_keeping(first_row).await?;
         let watch = self.routed().watch(&lease);
-        let lost = Box::pin(async move { watch.end().await });
-        Ok(RoutedStream { first, rest: Some(rest), lease: Some(lease), lost })
+        let own = watch.clone();
+        let lost = Box::pin(async move { own.end().await });
+        Ok(RoutedStream { first, rest: Some(rest), lease: Some(lease), watch, lost })
     }
 }
 
@@ -74,7 +76,12 @@ impl<U: Unpin> Stream for RoutedStream<U> {
         let next = match rest.poll_next_unpin(context) {
             Poll::Ready(next) => next,
             Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
-                let message = "the node was lost, or the router shut down, while its rows were read";
+                if self.watch.was_cut() {
+                    // It says nothing about the node.
+                    (self.rest, self.lease) = (None, None);
+                    return Poll::Ready(Some(Err(Error::from(RouteError::Closed).into())));
+                }
+                let message = "the node was lost while its rows were read";
                 Some(Err(made_here(DatabaseErrorKind::ClosedConnection, message)))
             }
             Poll::Pending => return Poll::Pending,

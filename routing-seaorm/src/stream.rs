@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch};
+use routing_core::{Access, CommitUnknown, Failure, Fault, Lease, LeaseWatch, RouteError};
 use sea_orm::{DbErr, QueryResult, RuntimeErr, Statement};
 
 use crate::backend::SeaOrm;
@@ -22,6 +22,7 @@ pub struct RoutedStream {
     rest: Option<Rows>,
     /// Reported when the rows end; held until then. `None` within a transaction, which has its own.
     lease: Option<Lease<SeaOrm>>,
+    watch: LeaseWatch,
     lost: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -32,7 +33,20 @@ impl RoutedStream {
         lease: Option<Lease<SeaOrm>>,
         watch: LeaseWatch,
     ) -> Self {
-        Self { first, rest: Some(rest), lease, lost: Box::pin(async move { watch.end().await }) }
+        let own = watch.clone();
+        Self { first, rest: Some(rest), lease, watch, lost: Box::pin(async move { own.end().await }) }
+    }
+
+    /// What the router's shutdown leaves of the rows. It says nothing about the node.
+    fn cut(&mut self) -> DbErr {
+        self.rest = None;
+        match self.lease.take() {
+            Some(lease) if lease.decision().access == Access::Write => {
+                let node = lease.node().shared_name().clone();
+                Error::from(CommitUnknown { node, why: self.watch.why().into() }).into()
+            }
+            _ => Error::from(RouteError::Closed).into(),
+        }
     }
 
     /// The error that a reader gets, and what it says about the node.
@@ -60,7 +74,10 @@ impl Stream for RoutedStream {
         let next = match rest.0.poll_next_unpin(context) {
             Poll::Ready(next) => next,
             Poll::Pending if self.lost.as_mut().poll(context).is_ready() => {
-                let message = "the node was lost, or the router shut down, while its rows were read";
+                if self.watch.was_cut() {
+                    return Poll::Ready(Some(Err(self.cut())));
+                }
+                let message = "the node was lost while its rows were read";
                 Some(Err(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(io::Error::other(
                     message,
                 )))))))

@@ -95,6 +95,9 @@ impl Screener {
     }
 
     /// Sends it a signal.
+    ///
+    /// # Panics
+    /// Never: processes have small numbers.
     pub fn signal(&self, what: Signal) {
         signal(i32::try_from(self.process.id()).expect("the number of a process"), what);
     }

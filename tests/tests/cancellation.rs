@@ -1,5 +1,7 @@
 //! What is left when nobody waits any more, and what the next user of a connection finds.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,6 +17,7 @@ use tokio::time::timeout;
 
 routing_tests::on_both! {
     requests_dropped_at_any_await_give_everything_back,
+    each_kind_of_request_dropped_after_each_number_of_polls_gives_everything_back,
     a_stream_dropped_before_its_end_ends_on_the_server,
     a_transaction_whose_request_is_dropped_is_rolled_back,
     session_state_does_not_reach_the_next_user_of_a_connection,
@@ -123,6 +126,60 @@ async fn requests_dropped_at_any_await_give_everything_back<O: Orm>() {
     }
     drop(held);
     everything_is_back(&cluster, &router).await;
+}
+
+/// Polls a future so many times at most; `None` when it had not ended by then.
+struct Limited<F> {
+    future: Pin<Box<F>>,
+    polls: usize,
+}
+
+impl<F: Future> Future for Limited<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        if self.polls == 0 {
+            return Poll::Ready(None);
+        }
+        self.polls -= 1;
+        match self.future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.polls == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+async fn each_kind_of_request_dropped_after_each_number_of_polls_gives_everything_back<O: Orm>() {
+    const KINDS: u32 = 8;
+    let cluster = TestCluster::start().await;
+    // Two places, so that what is dropped is also dropped while it waits for one.
+    let config = RouterConfig { read_pool_size: 2, write_pool_size: 2, ..cluster.config() };
+    let router = router::<O>(config).await;
+    let (mut ended, mut dropped) = ([None; KINDS as usize], 0);
+    for polls in 0..200 {
+        let all = (0..KINDS).map(|kind| {
+            let router = router.clone();
+            async move { Limited { future: Box::pin(request(&router, kind)), polls }.await }
+        });
+        // All at once, in one task: each is polled as it is woken, and the places are too few for all.
+        for (kind, outcome) in join_all(all).await.into_iter().enumerate() {
+            match outcome {
+                Some(outcome) => {
+                    outcome.unwrap_or_else(|error| panic!("kind {kind} with {polls} polls: {error}"));
+                    ended[kind] = ended[kind].or(Some(polls));
+                }
+                None => dropped += 1,
+            }
+        }
+        everything_is_back(&cluster, &router).await;
+        if ended.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    eprintln!("{dropped} were dropped; each kind first ended with so many polls: {ended:?}");
+    assert!(ended.iter().all(Option::is_some), "{ended:?}");
+    assert!(dropped > 40, "{dropped} were dropped");
 }
 
 async fn a_stream_dropped_before_its_end_ends_on_the_server<O: Orm>() {

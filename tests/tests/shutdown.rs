@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::StreamExt as _;
 use routing_cluster::Login;
 use routing_core::{Cluster, RouteError, Router};
 use routing_tests::{
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 routing_tests::on_both! {
     a_router_that_is_shut_down_under_load_leaves_nothing_on_the_servers,
     what_is_cut_at_the_limit_ends_on_the_servers_too,
+    a_stream_that_is_cut_says_so_and_nothing_about_its_node,
     the_screener_ends_under_load_without_a_failed_response,
     a_second_signal_cuts_what_runs_and_says_what_is_known,
 }
@@ -68,6 +70,37 @@ async fn a_router_that_is_shut_down_under_load_leaves_nothing_on_the_servers<O: 
     // Both routers are still held: it is the shutdown that has closed the connections.
     nothing_is_left(&cluster).await;
     drop((router, other));
+}
+
+async fn a_stream_that_is_cut_says_so_and_nothing_about_its_node<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let config = cluster.config();
+    let shared = Cluster::start(config.clone(), O::prober(&config, &O::Options::default())).expect("valid");
+    let guest = Router::<O>::new(&shared, O::Options::default()).expect("valid");
+    let other = Router::<O>::new(&shared, O::Options::default()).expect("valid");
+    routing_tests::ready(&guest).await;
+    // More than a breaker would stand, on each replica.
+    let sql =
+        "SELECT n, 'row ' || pg_sleep(CASE n WHEN 1 THEN 0 ELSE 600 END) FROM generate_series(1, 2) AS n";
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        let mut rows = O::rows(&reader(&guest), sql).await.expect("rows");
+        rows.next().await.expect("a row").expect("the first row");
+        streams.push(rows);
+    }
+    let cut = tokio::spawn({
+        let guest = guest.clone();
+        async move { guest.shutdown(Duration::ZERO).await }
+    });
+    for mut rows in streams {
+        let error = rows.next().await.expect("an end with a reason").expect_err("it is cut");
+        assert_eq!(O::route_error(&error), Some(&RouteError::Closed), "{error}");
+    }
+    cut.await.expect("no panic");
+    for node in other.status().nodes {
+        assert_eq!((node.breaker, node.in_flight), ("closed", 0), "{}", node.name);
+    }
+    served_by(&reader(&other)).await.expect("the other router reads on");
 }
 
 async fn what_is_cut_at_the_limit_ends_on_the_servers_too<O: Orm>() {
@@ -146,6 +179,7 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
             .await;
         }
     });
+    let pings: Vec<_> = (0..PINGERS).map(|_| tokio::spawn(ping(screener.address().to_owned()))).collect();
     sleep(Duration::from_secs(3)).await;
     // Writes pile up behind a lock: they are in flight when the signal comes, and for longer than connections are taken.
     let lock = cluster.database(PRIMARY, Login::Superuser).await;
@@ -173,8 +207,14 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
     let status = screener.ended().await;
     assert!(status.success(), "{status}\n{}", screener.log());
     load.await.expect("no panic");
+    for pinged in pings {
+        pinged
+            .await
+            .expect("no panic")
+            .unwrap_or_else(|lost| panic!("a request on a kept connection: {lost:?}"));
+    }
 
-    let told = told.lock().expect("no panic");
+    let told = std::mem::take(&mut *told.lock().expect("no panic"));
     eprintln!(
         "{}: {} requests succeeded, {waiting} of them in flight when it stopped listening, {} found no listener",
         O::NAME,
@@ -188,6 +228,23 @@ async fn the_screener_ends_under_load_without_a_failed_response<O: Orm>() {
     let kept: Vec<usize> = kept.split_whitespace().map(|id| id.parse().expect("a number")).collect();
     assert!(told.added.iter().all(|added| kept.contains(added)), "every acknowledged write is there");
     nothing_is_left(&cluster).await;
+}
+
+/// Clients that ask again and again on one kept connection each: some request is always on its way.
+const PINGERS: usize = 16;
+
+/// Asks until the server says that it closes the connection, or has closed it between two requests.
+async fn ping(address: String) -> Result<(), Lost> {
+    let http = Http::new(&address);
+    loop {
+        match http.get("/health/live").await {
+            Ok(reply) if reply.header("connection") == Some("close") => return Ok(()),
+            Ok(_) => {}
+            Err(Lost::NotConnected(_)) => return Ok(()),
+            Err(lost) => return Err(lost),
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// One of some reads and writes, and what came of it.

@@ -12,6 +12,8 @@ mod cap;
 mod gate;
 #[path = "../../src/priority.rs"]
 mod priority;
+#[path = "../../src/sabotage.rs"]
+mod sabotage;
 
 mod sync {
     pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};

@@ -160,6 +160,32 @@ async fn a_replica_whose_receiver_is_gone_is_blocked_while_the_primary_lives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standby_whose_primary_was_away_is_given_time_to_reconnect() {
+    let mut scene = Scene::settled();
+    scene.fail(0, 250);
+    scene.answer(1, 260, orphan(100));
+    scene.answer(2, 260, follows(0, 1, 100));
+    scene.answer(0, 400, writes(1, 100));
+    let blocked = |scene: &mut Scene, node: usize, at| scene.at(at).nodes[node].blocked.clone();
+    assert_eq!(
+        blocked(&mut scene, 1, 400),
+        None,
+        "its primary has come back, and it asks again only after a while"
+    );
+    scene.answer(2, 410, orphan(100));
+    scene.answer(0, 411, writes(1, 100));
+    assert_eq!(
+        blocked(&mut scene, 2, 411),
+        Some(Refusal::NotReceiving),
+        "it lost its way while the primary was there"
+    );
+    assert_eq!(blocked(&mut scene, 1, 5_400), None);
+    assert_eq!(blocked(&mut scene, 1, 5_401), Some(Refusal::NotReceiving), "it does not come");
+    scene.answer(1, 5_500, follows(0, 1, 110));
+    assert_eq!(blocked(&mut scene, 1, 5_500), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_probe_voids_the_position_and_the_second_declares_the_node_lost() {
     let mut scene = Scene::settled();
     assert!(!scene.fail(1, 250).lost);
@@ -319,4 +345,28 @@ async fn a_role_that_may_not_see_the_timeline_proves_lineage_until_the_first_cha
     let state = scene.at(750).nodes[1].clone();
     assert!(!state.lineage_proven);
     assert_eq!(state.blocked, None, "reads without a bound may use it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_log_a_standby_replays_is_not_proven_by_silence() {
+    let mut scene = Scene::settled();
+    scene.answer(0, 250, writes(1, 110));
+    scene.answer(1, 250, follows(0, 1, 110));
+    scene.answer(2, 250, follows(0, 1, 110));
+    let proven = |scene: &mut Scene, at, node: usize| {
+        let state = scene.at(at).nodes[node].clone();
+        (state.lineage_proven, state.fresh_as_of.map(|fresh| fresh - scene.start))
+    };
+    scene.lose_pg1(500);
+    scene.answer(1, 500, orphan(110));
+    assert_eq!(proven(&mut scene, 500, 1), (true, Some(ms(250))), "it has received nothing else since");
+    // It was started again. Before that it may have followed a primary that was promoted and lost unseen.
+    scene.fail(2, 510);
+    scene.answer(2, 520, orphan(110));
+    assert_eq!(proven(&mut scene, 520, 2), (false, Some(ms(250))));
+    scene.answer(2, 530, follows(0, 1, 110));
+    assert_eq!(proven(&mut scene, 530, 2), (true, Some(ms(250))));
+    // The writer itself has become a standby: it is not as fresh as its last answer any more.
+    scene.answer(0, 540, orphan(110));
+    assert_eq!(proven(&mut scene, 540, 0), (false, None));
 }

@@ -17,11 +17,11 @@ fn both_shapes_of_an_answer_name_the_members_and_the_leader() {
         {"name":"n1","role":"leader","state":"running","api_url":"http://10.0.0.1:8008/patroni","host":"10.0.0.1","port":5432,"timeline":12},
         {"name":"n2","role":"replica","state":"streaming","api_url":"http://10.0.0.2:8008/patroni","host":"10.0.0.2","port":5433,
          "timeline":12,"receive_lag":0,"receive_lsn":"0/5E1D898","replay_lag":0,"replay_lsn":"0/5E1D898","lag":0,"lsn":"0/5E1D898",
-         "tags":{"noloadbalance":true,"nofailover":true}}],"scope":"lab"}"#;
+         "tags":{"noloadbalance":true,"nofailover":true,"zone":"north"}}],"scope":"lab"}"#;
     let older = r#"{"members":[
         {"name":"n1","role":"leader","state":"running","api_url":"http://10.0.0.1:8008/patroni","host":"10.0.0.1","port":5432,"timeline":12},
         {"name":"n2","role":"replica","state":"stopped","api_url":"http://10.0.0.2:8008/patroni","host":"10.0.0.2","port":5433,
-         "lag":"unknown","tags":{"noloadbalance":"true"}}]}"#;
+         "lag":"unknown","tags":{"noloadbalance":"true","zone":"north"}}]}"#;
     let patroni = patroni();
     for answer in [newer, older] {
         let found = take(&patroni, answer);
@@ -31,6 +31,8 @@ fn both_shapes_of_an_answer_name_the_members_and_the_leader() {
             shown,
             [("n1", "10.0.0.1:5432/shop".to_owned(), true), ("n2", "10.0.0.2:5433/shop".to_owned(), false)]
         );
+        let zones: Vec<_> = found.nodes.iter().map(|node| node.zone.as_deref()).collect();
+        assert_eq!(zones, [None, Some("north")]);
         assert!(found.nodes[0].url.expose().contains("app:hunter2@10.0.0.1:5432/shop?sslmode=disable"));
         assert_eq!(found.nodes[1].probe_url().expose(), "postgres://monitor@10.0.0.2:5433/shop");
         let leader = Leader { node: "n1".into(), timeline: Some(Timeline(12)), running: true };

@@ -105,6 +105,7 @@ impl Backend for FakeBackend {
             Err(_) => return Err(FakeError::Fault(Fault::Saturated)),
         };
         let _opening = Opening::new(&self.server);
+        self.server.asked.fetch_add(1, SeqCst);
         let connect = self.server.state().connect;
         if !connect.is_zero() {
             tokio::time::sleep(connect).await;

@@ -24,6 +24,12 @@ impl FakeServer {
         self.closed.load(SeqCst)
     }
 
+    /// Connections that are being opened.
+    #[must_use]
+    pub fn opening(&self) -> u32 {
+        self.opening.load(SeqCst)
+    }
+
     /// How many connections were being opened at once, at most.
     #[must_use]
     pub fn most_opening(&self) -> u32 {
@@ -40,6 +46,12 @@ impl FakeServer {
     #[must_use]
     pub fn probe_connections(&self) -> u32 {
         self.probe_connections.load(SeqCst)
+    }
+
+    /// Connections that it was asked for, the monitor's aside, whether it gave them or not.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.asked.load(SeqCst)
     }
 
     /// Probes that it has answered.

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breakers;
+mod experiments;
+mod hedging;
 mod outliers;
+mod retries;
 mod slow_start;
 mod zones;
 

@@ -23,7 +23,7 @@ async fn a_slow_replica_loses_its_traffic(balance: impl Balance + 'static, per_s
     scene.servers.server("pg4").set_latency(ms(100));
     let first = scene.load(per_second, secs(1), SEED + 1).await;
     let then = scene.load(per_second, secs(5), SEED + 2).await;
-    println!(
+    eprintln!(
         "outlier | {name} | {per_second}/s, 20 times slower | share {:.3} in the first second, {:.3} then",
         first.of("pg4"),
         then.of("pg4")
@@ -58,8 +58,8 @@ async fn a_replica_that_was_slow_is_tried_again_after_a_while_and_has_its_share_
         shares.push(scene.load(500, secs(1), SEED + second).await.of("pg4"));
     }
     let back = shares.iter().position(|share| *share > 0.25);
-    println!("outlier | power_of_two_choices | fast again | its share is back after {back:?} s");
-    assert!((10..30).contains(&back.expect("it is tried again")), "{shares:?}");
+    eprintln!("outlier | power_of_two_choices | fast again | its share is back after {back:?} s");
+    assert!((5..30).contains(&back.expect("it is tried again")), "{shares:?}");
     assert!(shares[35..].iter().all(|share| (0.2..0.5).contains(share)), "{shares:?}");
 }
 
@@ -108,7 +108,9 @@ async fn failing_at_once_attracts_nobody() {
         ("least_in_flight", share_of_one_that_fails_at_once(LeastInFlight::seeded(SEED)).await),
         ("power_of_two_choices", share_of_one_that_fails_at_once(PowerOfTwoChoices::seeded(SEED)).await),
     ] {
-        println!("outlier | {name} | three in ten fail at once | share {share:.3}, {failed} failed attempts");
+        eprintln!(
+            "outlier | {name} | three in ten fail at once | share {share:.3}, {failed} failed attempts"
+        );
         assert!(share < 0.05, "{name}: {share}");
     }
 }

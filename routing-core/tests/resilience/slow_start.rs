@@ -38,7 +38,7 @@ async fn a_replica_that_was_down_gets_its_share_little_by_little() {
         come_back(RoundRobin::default()).await,
     ] {
         let shown: Vec<_> = shares.iter().map(|share| format!("{share:.2}")).collect();
-        println!("slow start | {name} | share of the third replica by second | {}", shown.join(" "));
+        eprintln!("slow start | {name} | share of the third replica by second | {}", shown.join(" "));
         assert!((0.01..0.18).contains(&shares[0]), "{name}: {shares:?}");
         assert!((0.08..0.27).contains(&shares[4]), "{name}: {shares:?}");
         assert!(shares[11..].iter().all(|share| *share > 0.25), "{name}: {shares:?}");

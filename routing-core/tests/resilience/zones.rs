@@ -49,7 +49,7 @@ async fn what_does_not_fit_into_the_zone_is_served_by_others() {
     for per_second in [100, 400, 1_400] {
         let load = scene.load(per_second, secs(4), SEED).await;
         let south = load.of("pg4") + load.of("pg5");
-        println!("zones | {per_second}/s to a zone that serves 800/s | share of the other zone {south:.3}");
+        eprintln!("zones | {per_second}/s to a zone that serves 800/s | share of the other zone {south:.3}");
         assert_eq!((load.count("pg1"), load.count("-")), (0, 0), "{load:?}");
         shares.push(south);
     }

@@ -46,7 +46,7 @@ enum Table {
     Slow,
 }
 
-fn said(progress: String) {
+fn said(progress: &str) {
     eprintln!("{progress}");
 }
 

@@ -103,6 +103,9 @@ pub struct Load {
 
 impl Load {
     /// Begins: so many requests a second over all processes, until it is [stopped](Self::stop).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn start(scene: &Scene, per_second: f64, mut rng: Rng) -> Self {
         let shared = Arc::new(Shared {

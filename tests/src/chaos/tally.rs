@@ -98,22 +98,28 @@ impl Tally {
     }
 
     /// Failures that nothing which was broken explains. A read without a token fails for nothing that happens here: some node
-    /// could serve it at any time. Any other request may be refused, or a write be of unknown outcome, while the primary is
-    /// away. A full disk is the server's own word.
+    /// could serve it at any time. Any other request may be refused while something is broken, and a write be of unknown
+    /// outcome while the primary is away. A full disk is the server's own word.
     #[must_use]
     pub fn unexplained(&self) -> Vec<&Answered> {
         let unexplained = |answered: &&Answered| match (&answered.outcome, answered.class) {
             (Outcome::Done, _) => false,
             (Outcome::Refused(_), Class::List | Class::Detail) => true,
-            (Outcome::Refused(_) | Outcome::Unknown, _) => {
-                !self.causes(answered).any(|broken| broken.of_primary)
-            }
+            (Outcome::Refused(_), _) => self.causes(answered).next().is_none(),
+            (Outcome::Unknown, _) => !self.causes(answered).any(|broken| broken.of_primary),
             (Outcome::Wrong(500, code), Class::Write) if code == "internal" => {
                 !self.causes(answered).any(|broken| broken.kind == "disk full")
             }
             _ => true,
         };
         self.answered.iter().filter(unexplained).collect()
+    }
+
+    /// Requests that were refused although nothing of the primary was broken: there should be next to none.
+    #[must_use]
+    pub fn refused_beside_a_primary(&self) -> Vec<&Answered> {
+        let refused = self.answered.iter().filter(|answered| matches!(answered.outcome, Outcome::Refused(_)));
+        refused.filter(|answered| !self.causes(answered).any(|broken| broken.of_primary)).collect()
     }
 
     /// How many requests ended in a way.
@@ -205,7 +211,9 @@ mod tests {
             (Class::Session, 11, refused(), true),
             (Class::Write, 11, Outcome::Unknown, true),
             (Class::List, 11, refused(), false),
-            (Class::Write, 31, refused(), false),
+            (Class::Session, 31, refused(), true),
+            (Class::Session, 1, refused(), false),
+            (Class::Write, 31, Outcome::Unknown, false),
             (Class::Write, 51, full(), true),
             (Class::Write, 11, full(), false),
             (Class::Detail, 51, full(), false),

@@ -165,7 +165,7 @@ impl<O: Bench> Ways<O> {
 ///
 /// # Panics
 /// When a read fails.
-pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: impl Fn(String)) -> Vec<Line> {
+pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: impl Fn(&str)) -> Vec<Line> {
     let ways = Ways::<O>::to(cluster).await;
     let mut lines = Vec::new();
     for clients in CLIENTS {
@@ -185,7 +185,7 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
                     slices[contender].push(slice);
                 }
             }
-            said(format!("{}, {clients} clients: turn {round} of {}", O::NAME, options.rounds));
+            said(&format!("{}, {clients} clients: turn {round} of {}", O::NAME, options.rounds));
         }
         lines.push(Line { orm: O::NAME, clients, slices });
     }

@@ -76,7 +76,7 @@ fn balancers() -> [(&'static str, Arc<dyn Balance>); 5] {
 pub async fn measure<O: Bench>(
     cluster: &mut TestCluster,
     options: Options,
-    said: impl Fn(String),
+    said: impl Fn(&str),
 ) -> Vec<Line> {
     let added = cluster.servers_mut().add_replica(Some("pg4"), None, &SilentProgress).await;
     added.expect("a third replica");
@@ -118,7 +118,7 @@ pub async fn measure<O: Bench>(
                     if slow { line.slow.push(slice) } else { line.healthy.push(slice) }
                 }
             }
-            said(format!("{balancer}: turn {round} of {}", options.rounds));
+            said(&format!("{balancer}: turn {round} of {}", options.rounds));
         }
         shared.close();
         lines.push(line);

@@ -1,0 +1,345 @@
+//! Hedged reads: a second replica is asked when the first keeps a read waiting.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use routing_core::balance::Candidate;
+use routing_core::testing::{FakeBackend, FakeError, Reach};
+use routing_core::{Consistency, Fault, HedgeConfig, Lease, Lsn, Priority, Routed, RouterConfig, Session};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Scene, chosen, ms, read, secs};
+
+/// Reads prefer `pg2`, so that the tests know whom they stall.
+fn second_first(candidates: &[Candidate<'_>]) -> usize {
+    candidates.iter().position(|candidate| candidate.name == "pg2").unwrap_or(0)
+}
+
+fn hedged(config: &mut RouterConfig) {
+    config.hedge = Some(HedgeConfig::default());
+}
+
+/// Two replicas that answer in 5 ms, with 200 reads behind them: 95 of 100 took less than 5.2 ms.
+async fn scene(change: impl FnOnce(&mut RouterConfig)) -> Scene {
+    let scene = Scene::balanced(2, second_first, |config| {
+        hedged(config);
+        change(config);
+    })
+    .await;
+    scene.set_latency(ms(5));
+    for _ in 0..200 {
+        assert_eq!(scene.read().await.unwrap().0, "pg2");
+    }
+    scene
+}
+
+fn stall(scene: &Scene, latency: Duration) {
+    scene.servers.server("pg2").set_latency(latency);
+}
+
+fn hedges(scene: &Scene, name: &str) -> u64 {
+    chosen(&scene.node(name), "hedge", &scene.router)
+}
+
+fn left_over(scene: &Scene) -> (u32, u32, u32) {
+    let in_flight = scene.router.cluster().nodes().iter().map(|node| node.in_flight()).sum();
+    (scene.servers.executing(), scene.servers.connections(), in_flight)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_on_a_stalled_replica_takes_what_most_take_and_what_another_needs() {
+    let scene = scene(|_| {}).await;
+    stall(&scene, secs(60));
+    let began = Instant::now();
+    assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
+    let took = began.elapsed();
+    eprintln!("hedging | a stalled replica, 5 ms on both otherwise | {took:?} instead of 60 s");
+    assert!((ms(10)..ms(12)).contains(&took), "{took:?}");
+    assert_eq!(left_over(&scene), (0, 0, 0), "the loser is dropped");
+    assert!(
+        scene.node("pg2").latency() >= ms(9),
+        "who lost is at least as slow: {:?}",
+        scene.node("pg2").latency()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_a_twentieth_of_the_reads_is_sent_twice() {
+    let scene = scene(|config| {
+        // Many more would be worth it than may be.
+        config.hedge = Some(HedgeConfig { percentile: 0.5, ..HedgeConfig::default() });
+    })
+    .await;
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut sent, mut slow, mut waited) = (0, 0, 0);
+    for _ in 0..10_000 {
+        let stalls = random.f64() < 0.4;
+        slow += u32::from(stalls);
+        let (runs, began) = (Mutex::new(0), Instant::now());
+        let stalls_first = async |lease: &mut Lease<FakeBackend>| {
+            let run = {
+                let mut runs = runs.lock().unwrap();
+                *runs += 1;
+                *runs
+            };
+            lease.query().await?;
+            sleep(if stalls && run == 1 { ms(50) } else { ms(0) }).await;
+            Ok::<_, FakeError>(())
+        };
+        scene.request().run_read(stalls_first).await.unwrap();
+        sent += *runs.lock().unwrap();
+        waited += u32::from(began.elapsed() > ms(20));
+    }
+    eprintln!(
+        "hedging | 10,000 reads, 4 in 10 stall | {} sent twice, {waited} of {slow} still waited",
+        sent - 10_000
+    );
+    assert!((10_450..=10_510).contains(&sent), "a twentieth, and what was saved up: {sent}");
+    assert_eq!(slow - waited, sent - 10_000, "each spares one read its wait");
+    assert_eq!(left_over(&scene), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_of_slow_answers_is_cut_off() {
+    let percentile = |mut times: Vec<Duration>, share: f64| {
+        times.sort_unstable();
+        times[(times.len() as f64 * share) as usize]
+    };
+    let mut shown = Vec::new();
+    for hedge in [None, Some(HedgeConfig::default())] {
+        let scene = Scene::new(3, |config| config.hedge = hedge.clone()).await;
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut times = Vec::new();
+        for _ in 0..5_000 {
+            // Three in a hundred statements take 100 ms, wherever they run.
+            let slow = random.f64() < 0.03;
+            let began = Instant::now();
+            let first = Arc::new(Mutex::new(slow));
+            scene
+                .request()
+                .run_read(async |lease: &mut Lease<FakeBackend>| {
+                    let slow = std::mem::take(&mut *first.lock().unwrap());
+                    lease.query().await?;
+                    sleep(if slow { ms(100) } else { ms(4) }).await;
+                    Ok::<_, FakeError>(())
+                })
+                .await
+                .unwrap();
+            times.push(began.elapsed());
+        }
+        shown.push((percentile(times.clone(), 0.5), percentile(times, 0.99)));
+    }
+    eprintln!("hedging | 3 in 100 take 100 ms | p50 and p99 {:?} without, {:?} with", shown[0], shown[1]);
+    assert!(shown[0].1 > ms(100) && shown[1].1 < ms(15), "{shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_being_asked_for_nothing_is_sent_twice() {
+    assert_eq!(RouterConfig::default().hedge, None);
+    let scene = scene(|config| config.hedge = None).await;
+    stall(&scene, secs(1));
+    assert_eq!(scene.read().await.unwrap().0, "pg2");
+    assert_eq!(scene.servers.server("pg3").statements(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_single_reads_on_replicas_are_sent_twice() {
+    let scene = scene(|_| {}).await;
+    scene.servers.servers().iter().for_each(|server| server.set_latency(ms(200)));
+    // A transaction or a stream begins with this, and goes on on the lease.
+    let query = async |lease: &mut Lease<FakeBackend>| lease.query().await;
+    let (_, lease) = scene.request().run_read_keeping(query).await.unwrap();
+    assert_eq!(lease.node().name(), "pg2");
+    drop(lease);
+    let lease = scene.request().acquire_read().await.unwrap();
+    lease.query().await.unwrap();
+    drop(lease);
+    scene.router.run_read(Consistency::Strong, query).await.unwrap();
+    scene.request().prioritized(Priority::Batch).run_read(query).await.unwrap();
+    let written = scene.router.routed(Session::new(), Consistency::Session);
+    written.run_statement(async |lease: &mut Lease<FakeBackend>| lease.write().await).await.unwrap();
+    written.run_read(query).await.unwrap();
+    assert_eq!(scene.servers.server("pg3").statements(), 0);
+    assert_eq!((hedges(&scene, "pg1"), hedges(&scene, "pg2"), hedges(&scene, "pg3")), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_is_asked_twice_and_the_primary_never_for_that() {
+    let scene = scene(|_| {}).await;
+    let asked = async |scene: &Scene| {
+        let nodes = Arc::new(Mutex::new(Vec::new()));
+        let outcome = scene
+            .request()
+            .run_read(async |lease: &mut Lease<FakeBackend>| {
+                nodes.lock().unwrap().push(lease.node().name().to_owned());
+                lease.query().await
+            })
+            .await;
+        (outcome.is_ok(), Arc::into_inner(nodes).unwrap().into_inner().unwrap())
+    };
+    stall(&scene, ms(500));
+    assert_eq!(asked(&scene).await, (true, vec!["pg2".to_owned(), "pg3".to_owned()]));
+    // The second is no faster, and nobody else is left.
+    scene.servers.server("pg3").set_latency(ms(800));
+    assert_eq!(asked(&scene).await, (true, vec!["pg2".to_owned(), "pg3".to_owned()]));
+    // The second fails: the first is waited for.
+    scene.servers.server("pg3").refuse_next(1);
+    assert_eq!(asked(&scene).await, (true, vec!["pg2".to_owned()]));
+    scene.router.cluster().drain("pg3").unwrap();
+    assert_eq!(asked(&scene).await, (true, vec!["pg2".to_owned()]));
+    assert_eq!(hedges(&scene, "pg1"), 0);
+    assert_eq!(left_over(&scene), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_first_fails_the_second_goes_on_in_its_place() {
+    let scene = scene(|_| {}).await;
+    scene.servers.server("pg3").set_latency(ms(300));
+    let nodes = Arc::new(Mutex::new(Vec::new()));
+    let began = Instant::now();
+    scene
+        .request()
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            nodes.lock().unwrap().push(lease.node().name().to_owned());
+            if lease.node().name() == "pg2" {
+                sleep(ms(100)).await;
+                return Err(FakeError::Fault(Fault::Unreachable));
+            }
+            lease.query().await.map(drop)
+        })
+        .await
+        .unwrap();
+    assert!(began.elapsed() < ms(320), "it had begun already: {:?}", began.elapsed());
+    assert_eq!(*nodes.lock().unwrap(), ["pg2", "pg3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_statement_is_handed_out_by_whoever_was_asked_first() {
+    let scene = scene(|_| {}).await;
+    let outcome = scene
+        .request()
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            let first = lease.node().name() == "pg2";
+            sleep(if first { ms(50) } else { ms(1) }).await;
+            if first { Ok(()) } else { Err(FakeError::Statement) }
+        })
+        .await;
+    assert_eq!(outcome, Ok(()), "an error is no answer while another may come");
+}
+
+async fn seen(request: &Routed<FakeBackend>) -> (String, Lsn) {
+    let query = async |lease: &mut Lease<FakeBackend>| {
+        let lsn = lease.query().await?;
+        Ok::<_, FakeError>((lease.node().name().to_owned(), lsn))
+    };
+    request.run_read(query).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_moved_by_a_hedge_does_not_go_back_in_time() {
+    let scene =
+        scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..HedgeConfig::default() })).await;
+    let request = scene.router.routed(Session::new(), Consistency::Session);
+    let newest = scene.servers.server("pg1").append();
+    scene.servers.server("pg3").set_paused(true);
+    let newer = scene.servers.server("pg1").append();
+    assert!(newer > newest);
+    assert_eq!(seen(&request).await, ("pg2".to_owned(), newer));
+    // pg3 is behind what the request has seen: it is not asked, however long pg2 takes.
+    stall(&scene, ms(400));
+    assert_eq!(seen(&request).await.0, "pg2");
+    assert_eq!(scene.servers.server("pg3").statements(), 0);
+    // Once it has caught up it is, after the primary was asked where the request may stand.
+    scene.servers.server("pg3").set_paused(false);
+    stall(&scene, secs(10));
+    let began = Instant::now();
+    let (node, lsn) = seen(&request).await;
+    assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
+    assert_eq!((&*node, lsn), ("pg3", newer));
+    // And what comes next is behind neither.
+    let last = scene.servers.server("pg1").append();
+    scene.servers.server("pg2").set_paused(true);
+    assert_eq!(seen(&request).await, ("pg3".to_owned(), last));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_in_one_request_never_go_back_whoever_wins() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let hedge = HedgeConfig { ratio: 1.0, percentile: 0.3, ..HedgeConfig::default() };
+    let scene = scene(|config| config.hedge = Some(hedge)).await;
+    let mut moved = BTreeSet::new();
+    for round in 0..300 {
+        for name in ["pg2", "pg3"] {
+            let server = scene.servers.server(name);
+            server.set_apply_lag(ms(*random.choice(&[0, 0, 2, 40, 300]).unwrap()));
+        }
+        let request = scene.router.routed(Session::new(), Consistency::Session);
+        let mut last = Lsn::default();
+        for _ in 0..4 {
+            for name in ["pg2", "pg3"] {
+                scene.servers.server(name).set_latency(ms(*random.choice(&[1, 5, 30, 200]).unwrap()));
+            }
+            scene.servers.server("pg1").append();
+            sleep(ms(random.u64(0..20))).await;
+            let (node, lsn) = seen(&request).await;
+            assert!(lsn >= last, "seed {seed}, round {round}: {node} shows {lsn} after {last}");
+            last = lsn;
+            moved.insert(node);
+        }
+    }
+    assert!(hedges(&scene, "pg3") > 20, "seed {seed}: {}", hedges(&scene, "pg3"));
+    assert!(moved.len() > 1);
+    assert_eq!(left_over(&scene), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_heeds_the_token_of_the_client() {
+    let scene = scene(|_| {}).await;
+    scene.servers.server("pg3").set_paused(true);
+    let writer = scene.router.routed(Session::new(), Consistency::Session);
+    writer.run_statement(async |lease: &mut Lease<FakeBackend>| lease.write().await).await.unwrap();
+    let token = writer.session().token().await.unwrap();
+    sleep(ms(500)).await;
+    stall(&scene, ms(300));
+    let reader = scene.router.routed(Session::new(), Consistency::Session);
+    reader.session().observe(token);
+    assert_eq!(seen(&reader).await.0, "pg2");
+    assert_eq!(scene.servers.server("pg3").statements(), 0, "it has not replayed that");
+    // A client without a token may see it.
+    assert_eq!(scene.read().await.unwrap().0, "pg3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_in_doubt_is_not_asked_second() {
+    let scene = scene(|_| {}).await;
+    stall(&scene, ms(300));
+    scene.open_breaker("pg3").await;
+    assert_eq!(scene.read().await.unwrap().0, "pg2");
+    sleep(secs(2)).await;
+    assert_eq!(scene.breaker("pg3"), "half_open");
+    assert_eq!(scene.read().await.unwrap().0, "pg2");
+    assert_eq!(hedges(&scene, "pg3"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_read_dropped_at_any_moment_leaves_nothing_behind() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let scene =
+        scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..HedgeConfig::default() })).await;
+    for round in 0..500 {
+        for name in ["pg2", "pg3"] {
+            let server = scene.servers.server(name);
+            server.set_latency(ms(random.u64(1..40)));
+            server.set_connect_time(ms(random.u64(0..4)));
+            server.set_reach(if random.u8(0..20) == 0 { Reach::Refused } else { Reach::Up });
+        }
+        let request = scene.router.routed(Session::new(), Consistency::Session);
+        drop(timeout(ms(random.u64(0..40)), read(&request)).await);
+        assert_eq!(left_over(&scene), (0, 0, 0), "seed {seed}, round {round}");
+    }
+}
