@@ -30,6 +30,16 @@ struct Arguments {
 enum Table {
     /// A routed read beside the same read on the same pool, and on the ORM's own.
     Overhead,
+    /// So many reads by one contender and nothing else, for a tool that counts instructions.
+    Reads {
+        /// Whether Diesel reads; else SeaORM.
+        #[arg(long)]
+        diesel: bool,
+        /// One of "bare", "routed", "own pool", "own pool with ping".
+        contender: String,
+        /// How many.
+        times: u64,
+    },
     /// Round trips of reads and writes with sessions.
     Session,
     /// One replica of three becomes 20 times slower, by balancer.
@@ -54,6 +64,14 @@ async fn main() {
             if let Some(dir) = arguments.plots {
                 let path = dir.join("overhead.svg");
                 std::fs::write(&path, overhead::plot(&lines).to_string()).expect("the plot can be written");
+            }
+        }
+        Table::Reads { diesel, contender, times } => {
+            let cluster = overhead::cluster().await;
+            if diesel {
+                overhead::reads::<Diesel>(&cluster, &contender, times).await;
+            } else {
+                overhead::reads::<SeaOrm>(&cluster, &contender, times).await;
             }
         }
         Table::Session => {

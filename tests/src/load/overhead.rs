@@ -119,19 +119,54 @@ pub async fn cluster() -> TestCluster {
     cluster
 }
 
+/// All ways to one replica.
+struct Ways<O: Bench> {
+    router: Router<O>,
+    bare: O,
+    own: O::Own,
+    careful: O::Own,
+}
+
+impl<O: Bench> Ways<O> {
+    async fn to(cluster: &TestCluster) -> Arc<Self> {
+        let mut config = cluster.config();
+        config.nodes.retain(|node| node.name == PRIMARY || node.name == SERVING);
+        let router =
+            Router::<O>::start(config.clone(), O::Options::default()).expect("a valid configuration");
+        ready(&router).await;
+        let (url, size) = (cluster.url(cluster.port(SERVING), Login::Application), config.read_pool_size);
+        let (own, careful) = (O::own(&url, size, false).await, O::own(&url, size, true).await);
+        Arc::new(Self { router, bare: bare(&config), own, careful })
+    }
+
+    /// One read by this contender.
+    async fn read(&self, contender: usize, number: u64) {
+        let id = (number % NOTES) as i32 + 1;
+        let text = match contender {
+            BARE => {
+                let connection = self.bare.checkout(Access::Read).await;
+                let mut connection = connection.unwrap_or_else(|error| panic!("no connection: {error}"));
+                let text = O::bare(&mut connection, id).await;
+                O::finished(&mut connection);
+                text
+            }
+            ROUTED => {
+                let request = self.router.routed(Session::new(), Consistency::Session);
+                O::routed(&O::read(request), id).await
+            }
+            CAREFUL => O::on_own(&self.careful, id).await,
+            _ => O::on_own(&self.own, id).await,
+        };
+        assert_eq!(text, format!("note {id}"));
+    }
+}
+
 /// Measures one ORM.
 ///
 /// # Panics
 /// When a read fails.
 pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: impl Fn(&str)) -> Vec<Line> {
-    let mut config = cluster.config();
-    config.nodes.retain(|node| node.name == PRIMARY || node.name == SERVING);
-    let pool_size = config.read_pool_size;
-    let router = Router::<O>::start(config.clone(), O::Options::default()).expect("a valid configuration");
-    ready(&router).await;
-    let bare = Arc::new(bare::<O>(&config));
-    let url = cluster.url(cluster.port(SERVING), Login::Application);
-    let (own, careful) = (O::own(&url, pool_size, false).await, O::own(&url, pool_size, true).await);
+    let ways = Ways::<O>::to(cluster).await;
     let mut lines = Vec::new();
     for clients in CLIENTS {
         let mut slices: [Vec<Slice>; 4] = Default::default();
@@ -140,31 +175,10 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
             let mut order = [0, 1, 2, 3];
             fastrand::shuffle(&mut order);
             for contender in order {
-                let (router, bare, own, careful) =
-                    (router.clone(), bare.clone(), own.clone(), careful.clone());
+                let ways = ways.clone();
                 let slice = run_for(clients, options.slice, move |number| {
-                    let id = (number % NOTES) as i32 + 1;
-                    let (router, bare, own, careful) =
-                        (router.clone(), bare.clone(), own.clone(), careful.clone());
-                    async move {
-                        let text = match contender {
-                            BARE => {
-                                let Ok(mut connection) = bare.checkout(Access::Read).await else {
-                                    panic!("a connection")
-                                };
-                                let text = O::bare(&mut connection, id).await;
-                                O::finished(&mut connection);
-                                text
-                            }
-                            ROUTED => {
-                                O::routed(&O::read(router.routed(Session::new(), Consistency::Session)), id)
-                                    .await
-                            }
-                            CAREFUL => O::on_own(&careful, id).await,
-                            _ => O::on_own(&own, id).await,
-                        };
-                        assert_eq!(text.len() as u64, 5 + id.to_string().len() as u64, "{text}");
-                    }
+                    let ways = ways.clone();
+                    async move { ways.read(contender, number).await }
                 })
                 .await;
                 if round > 0 {
@@ -175,9 +189,21 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
         }
         lines.push(Line { orm: O::NAME, clients, slices });
     }
-    debug_assert_eq!(CONTENDERS.len(), 4);
-    router.close();
+    ways.router.close();
     lines
+}
+
+/// So many reads one after the other by one contender, for a tool that counts what they cost.
+///
+/// # Panics
+/// When a read fails, or there is no such contender.
+pub async fn reads<O: Bench>(cluster: &TestCluster, contender: &str, times: u64) {
+    let contender = CONTENDERS.iter().position(|name| *name == contender);
+    let contender = contender.unwrap_or_else(|| panic!("the contenders are {}", CONTENDERS.join(", ")));
+    let ways = Ways::<O>::to(cluster).await;
+    for number in 0..times {
+        ways.read(contender, number).await;
+    }
 }
 
 /// The pools of the serving node, as the router has them.

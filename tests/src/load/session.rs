@@ -5,10 +5,10 @@ use std::fmt;
 use routing_cluster::Login;
 use routing_core::{Consistency, NodeConfig, Router, RouterConfig, Session};
 
+use super::bench::Bench;
 use super::turns::Turns;
 use crate::cluster::{NODES, TestCluster, ready};
 use crate::handle::Handle as _;
-use crate::orm::Orm;
 use crate::wait::{PATIENCE, eventually};
 
 /// How often each thing is done.
@@ -46,7 +46,7 @@ pub const HEAD: &str = "| ORM | what | without the router | to the primary | to 
 ///
 /// # Panics
 /// When a statement fails.
-pub async fn measure<O: Orm>(cluster: &TestCluster) -> Vec<Line> {
+pub async fn measure<O: Bench>(cluster: &TestCluster) -> Vec<Line> {
     let mut turns = Vec::new();
     for node in NODES {
         turns.push(Turns::start(cluster.port(node)).await.expect("a free port"));
@@ -64,10 +64,8 @@ pub async fn measure<O: Orm>(cluster: &TestCluster) -> Vec<Line> {
         let after = counted();
         lines.push(Line { orm: O::NAME, what, bare, turns: (after.0 - before.0, after.1 - before.1), why });
     };
-    let select = "SELECT count(*)::text FROM note";
     let read = async |session: &Session| {
-        let db = O::read(router.routed(session.clone(), Consistency::Session));
-        db.text(select).await.expect("a read");
+        O::routed(&O::read(router.routed(session.clone(), Consistency::Session)), 1).await;
     };
     let write = async |session: &Session| {
         let db = O::write(router.routed(session.clone(), Consistency::Strong));
