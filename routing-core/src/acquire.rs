@@ -223,7 +223,7 @@ impl<B: Backend> Routed<B> {
         let since = *attempts.waiting_since.get_or_insert(now);
         {
             let topology = shared.peek();
-            let (limits, patience) = (shared.limits, shared.config.session_wait);
+            let (limits, patience) = (self.limits(attempts), shared.config.session_wait);
             let (replicas, _) =
                 choose::behind(&topology, attempts.demand, &attempts.tried, limits, patience, now);
             let asked = attempts.demand.ask.and(topology.primary());

@@ -48,7 +48,7 @@ impl<B: Backend> Routed<B> {
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
-            kept = choose::kept(&topology, found, &self.session, tried, shared.limits, now);
+            kept = choose::kept(&topology, found, &self.session, tried, self.limits(attempts), now);
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
@@ -70,13 +70,16 @@ impl<B: Backend> Routed<B> {
         (found, kept)
     }
 
+    /// What the call is judged by: without the budget to defy a breaker it heeds all of them.
+    pub(crate) fn limits(&self, attempts: &Attempts) -> Limits {
+        let limits = self.shared().limits;
+        if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
+    }
+
     pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let topology = shared.peek();
-        let (demand, mut limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
-        if attempts.heeds_breakers {
-            limits.max_ejected = 1.0;
-        }
+        let (demand, limits, tried) = (attempts.demand, self.limits(attempts), &attempts.tried);
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
