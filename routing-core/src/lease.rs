@@ -53,10 +53,6 @@ impl Ticket {
         self.decision.1
     }
 
-    pub(crate) fn reason(&self) -> Reason {
-        self.decision.2
-    }
-
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
