@@ -60,6 +60,7 @@ impl<B: Backend> Routed<B> {
         self.shared().retry.request();
         let mut attempts = self.attempts();
         let lease = self.next_lease(&mut attempts).await?;
+        self.session.lend();
         self.keep_to(Serving::begin(lease.node()), &lease, &attempts);
         Ok(lease.hand_out())
     }
@@ -97,6 +98,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        self.session.lend();
         self.run_attempts(f, None).await
     }
 
