@@ -12,7 +12,7 @@ use crate::eligible;
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::{Lease, Ticket};
-use crate::metrics::{self, Repetition, SessionRead};
+use crate::metrics::{self, SessionRead};
 use crate::node_id::NodeId;
 use crate::refuse;
 use crate::router::Routed;
@@ -37,6 +37,8 @@ pub(crate) struct Attempts {
     pub(crate) rounds: u32,
     /// No node is tried in spite of its breaker any more: the budget for that is spent.
     pub(crate) heeds_breakers: bool,
+    /// The budget was charged for the next attempt already.
+    pub(crate) paid: bool,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
 }
@@ -62,10 +64,6 @@ impl<B: Backend> Routed<B> {
             match self.choose(attempts, now) {
                 Choice::Take(ticket) => {
                     metrics::decided(now.elapsed());
-                    if ticket.reason().defies_breaker() && !attempts.tried.is_empty() && !self.may_defy() {
-                        attempts.heeds_breakers = true;
-                        continue;
-                    }
                     if let Some(lease) = self.try_node(ticket, attempts).await {
                         return Ok(lease);
                     }
@@ -83,14 +81,6 @@ impl<B: Backend> Routed<B> {
                 Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
             }
         }
-    }
-
-    /// The first attempt of a request is free, and so is each on a node about which nothing is known. More on nodes whose
-    /// breakers refuse would multiply the load of a fault that hits everyone.
-    fn may_defy(&self) -> bool {
-        let may = self.shared().retry.spend();
-        metrics::retry(if may { Repetition::Repeated } else { Repetition::BudgetSpent });
-        may
     }
 
     /// One node's pool; `None` when it gave no connection, which `attempts` then knows.
@@ -223,7 +213,7 @@ impl<B: Backend> Routed<B> {
         let since = *attempts.waiting_since.get_or_insert(now);
         {
             let topology = shared.peek();
-            let (limits, patience) = (shared.limits, shared.config.session_wait);
+            let (limits, patience) = (self.limits(attempts), shared.config.session_wait);
             let (replicas, _) =
                 choose::behind(&topology, attempts.demand, &attempts.tried, limits, patience, now);
             let asked = attempts.demand.ask.and(topology.primary());

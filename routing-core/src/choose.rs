@@ -38,6 +38,33 @@ struct Eligible {
     spared: bool,
 }
 
+/// The replicas that may serve: those that their breakers admit, and those that are spared.
+fn eligible(
+    topology: &Topology,
+    demand: Demand,
+    tried: &Tried,
+    limits: Limits,
+    now: Instant,
+) -> SmallVec<[Eligible; 32]> {
+    let mut eligible = SmallVec::new();
+    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
+    for (index, state) in topology.nodes.iter().enumerate() {
+        if barred(topology, state, index, tried, now).is_some()
+            || unfresh(state, demand, limits, now).is_some()
+        {
+            continue;
+        }
+        match state.node.admission(now) {
+            Admission::Refused(left) => refusing.push((left, index)),
+            Admission::Admitted => eligible.push(Eligible { index, trial: false, spared: false }),
+            Admission::Trial => eligible.push(Eligible { index, trial: true, spared: false }),
+        }
+    }
+    let spared = ejection::spared(&mut refusing, eligible.len(), limits.max_ejected);
+    eligible.extend(spared.iter().map(|(_, index)| Eligible { index: *index, trial: false, spared: true }));
+    eligible
+}
+
 /// Chooses a replica for a read that `demand` lets a replica serve.
 pub(crate) fn replica<'t>(
     topology: &'t Topology,
@@ -51,29 +78,13 @@ pub(crate) fn replica<'t>(
     if demand.primary.is_some() {
         return None;
     }
-    let mut eligible: SmallVec<[Eligible; 32]> = SmallVec::new();
-    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
-    for (index, state) in topology.nodes.iter().enumerate() {
-        if barred(topology, state, index, tried, now).is_some()
-            || unfresh(state, demand, limits, now).is_some()
-        {
-            continue;
-        }
-        let trial = match state.node.admission(now) {
-            Admission::Refused(left) => {
-                refusing.push((left, index));
-                continue;
-            }
-            Admission::Admitted => false,
-            Admission::Trial => true,
-        };
-        if session.prefers(state.node.id()) && !trial {
-            return Some(Chosen { state, reason: Reason::SameRequest, trial });
-        }
-        eligible.push(Eligible { index, trial, spared: false });
+    let mut eligible = eligible(topology, demand, tried, limits, now);
+    let preferred =
+        |eligible: &&Eligible| !eligible.trial && session.prefers(topology.nodes[eligible.index].node.id());
+    if let Some(Eligible { index, spared, .. }) = eligible.iter().find(preferred) {
+        let reason = if *spared { Reason::EjectionLimit } else { Reason::SameRequest };
+        return Some(Chosen { state: &topology.nodes[*index], reason, trial: false });
     }
-    let spared = ejection::spared(&mut refusing, eligible.len(), limits.max_ejected);
-    eligible.extend(spared.iter().map(|(_, index)| Eligible { index: *index, trial: false, spared: true }));
     if eligible.is_empty() {
         return least_stale(topology, demand, session, tried, limits, now);
     }
@@ -143,18 +154,20 @@ pub(crate) fn kept(
     limits: Limits,
     now: Instant,
 ) -> Option<NodeId> {
-    let serving = |(index, state): (usize, &NodeState)| {
-        unserving(topology, state, index, tried, now).is_none()
-            && state.node.admission(now) == Admission::Admitted
-    };
-    let fresh = |state: &NodeState| unfresh(state, demand, limits, now).is_none();
     let mut nodes = topology.nodes.iter().enumerate();
-    let kept = nodes.clone().find(|(_, state)| session.serves(state.node.id()));
-    let (_, state) = kept.filter(|kept| serving(*kept))?;
-    // All are stale: whoever served goes on.
-    let goes_on = fresh(state)
-        || may_be_stale(demand, limits)
-            && !nodes.any(|(index, state)| serving((index, state)) && fresh(state));
+    let (index, state) = nodes.find(|(_, state)| session.serves(state.node.id()))?;
+    if barred(topology, state, index, tried, now).is_some() {
+        return None;
+    }
+    let fresh = unfresh(state, demand, limits, now).is_none();
+    let eligible = || eligible(topology, demand, tried, limits, now);
+    let goes_on = match state.node.admission(now) {
+        Admission::Admitted if fresh => true,
+        // All are stale: whoever served goes on.
+        Admission::Admitted => may_be_stale(demand, limits) && eligible().is_empty(),
+        Admission::Refused(_) => fresh && eligible().iter().any(|other| other.spared && other.index == index),
+        Admission::Trial => false,
+    };
     goes_on.then(|| state.node.id())
 }
 
@@ -172,14 +185,9 @@ pub(crate) fn behind<'t>(
     patience: Duration,
     now: Instant,
 ) -> (SmallVec<[&'t NodeState; 32]>, bool) {
-    let fits = |index: usize, state: &NodeState| {
-        unserving(topology, state, index, tried, now).is_none()
-            && unfresh(state, demand.without_position(), limits, now).is_none()
-            && state.lineage_proven
-    };
-    let nodes = topology.nodes.iter().enumerate();
-    let behind: SmallVec<[&NodeState; 32]> =
-        nodes.filter(|(index, state)| fits(*index, state)).map(|(_, state)| state).collect();
+    let eligible = eligible(topology, demand.without_position(), tried, limits, now);
+    let states = eligible.iter().map(|eligible| &topology.nodes[eligible.index]);
+    let behind: SmallVec<[&NodeState; 32]> = states.filter(|state| state.lineage_proven).collect();
     // What it has replayed since it was last asked is not known, and is no lag of it.
     let lag_then = |state: &NodeState| state.probed.and_then(|probed| state.lag(probed));
     let near = behind.iter().any(|state| lag_then(state).is_some_and(|lag| lag <= patience));
@@ -246,6 +254,7 @@ mod tests {
     use crate::eligible::tests::{LIMITS, topology, with_nodes};
     use crate::fault::Fault;
     use crate::lsn::Timeline;
+    use crate::session::Serving;
     use crate::topology::Primary;
 
     #[tokio::test(start_paused = true)]
@@ -315,6 +324,39 @@ mod tests {
             }
             assert_eq!((seen.len(), spared_seen.len()), (left, spared), "{count} {open} {share}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_a_session_keeps_to_is_whom_its_next_read_is_given() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (now, mut spared, mut lost) = (Instant::now(), 0, 0);
+        for round in 0..2_000 {
+            let mut topology = with_nodes(random.usize(1..6), now);
+            for index in 0..topology.nodes.len() {
+                if random.u8(0..3) > 0 {
+                    open_breaker(&topology, index, now);
+                }
+                topology.nodes[index].node.set_draining(random.u8(0..8) == 0);
+                if random.u8(0..4) == 0 {
+                    let stale = now.checked_sub(LIMITS.max_staleness * 2);
+                    (topology.nodes[index].fresh_as_of, topology.nodes[index].last_known_fresh) =
+                        (stale, stale);
+                }
+            }
+            let (session, tried) = (Session::new(), Tried::default());
+            let node = &topology.nodes[random.usize(..topology.nodes.len())].node;
+            session.keep_to(Serving::begin(node), false, false);
+            let Some(kept) = kept(&topology, Demand::ANY, &session, &tried, LIMITS, now) else {
+                lost += 1;
+                continue;
+            };
+            let balance = Random::seeded(seed);
+            let chosen = replica(&topology, Demand::ANY, &session, &tried, &balance, LIMITS, now).unwrap();
+            assert_eq!(chosen.state.node.id(), kept, "seed {seed}, round {round}");
+            spared += u32::from(chosen.reason == Reason::EjectionLimit);
+        }
+        assert!(spared > 100 && lost > 100, "seed {seed}: {spared} {lost}");
     }
 
     #[tokio::test(start_paused = true)]

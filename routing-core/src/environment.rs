@@ -33,7 +33,8 @@ impl RouterConfig {
         let variable = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let primary = "DATABASE_PRIMARY_URL";
         let url = variable(primary).ok_or_else(|| ConfigError::Missing(primary.to_owned()))?;
-        let mut nodes = vec![NodeConfig { zone: variable("DATABASE_PRIMARY_ZONE"), ..node(primary, &url)? }];
+        let zone = |name: &str| variable(name).map(|zone| zone.trim().to_owned());
+        let mut nodes = vec![NodeConfig { zone: zone("DATABASE_PRIMARY_ZONE"), ..node(primary, &url)? }];
         if let Some(list) = variable("DATABASE_REPLICA_URLS") {
             let urls: Vec<_> = list.split(',').filter(|url| !url.trim().is_empty()).collect();
             let zones = variable("DATABASE_REPLICA_ZONES").unwrap_or_default();
@@ -46,11 +47,15 @@ impl RouterConfig {
                 let zone = zones.get(index).filter(|zone| !zone.is_empty()).map(|zone| (*zone).to_owned());
                 nodes.push(NodeConfig { zone, ..node("DATABASE_REPLICA_URLS", url)? });
             }
+        } else if variable("DATABASE_REPLICA_ZONES").is_some() {
+            let rule = "DATABASE_REPLICA_ZONES is set and DATABASE_REPLICA_URLS is not; \
+                        with DATABASE_REPLICA_1_URL the zone is DATABASE_REPLICA_1_ZONE";
+            return Err(ConfigError::Rule(rule));
         }
         for number in 1.. {
             let name = format!("DATABASE_REPLICA_{number}_URL");
             let Some(url) = variable(&name) else { break };
-            let zone = variable(&format!("DATABASE_REPLICA_{number}_ZONE"));
+            let zone = zone(&format!("DATABASE_REPLICA_{number}_ZONE"));
             nodes.push(NodeConfig { zone, ..node(&name, &url)? });
         }
         if let Some(user) = variable("DATABASE_PROBE_USER") {
@@ -59,7 +64,7 @@ impl RouterConfig {
                 node.probe_url = Some(node.url.with_credentials(&user, &password));
             }
         }
-        let config = Self { nodes, zone: variable("ROUTING_ZONE"), ..Self::default() }.with_keys(lookup)?;
+        let config = Self { nodes, zone: zone("ROUTING_ZONE"), ..Self::default() }.with_keys(lookup)?;
         config.validate()?;
         Ok(config)
     }
@@ -138,6 +143,22 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_is_the_same_with_and_without_blanks_around_its_name() {
+        let config = read(&[
+            ("DATABASE_PRIMARY_URL", "postgres://app:x@h1/d"),
+            ("DATABASE_PRIMARY_ZONE", "north "),
+            ("DATABASE_REPLICA_URLS", "postgres://app:x@h2/d"),
+            ("DATABASE_REPLICA_ZONES", "\tnorth"),
+            ("DATABASE_REPLICA_1_URL", "postgres://app:x@h3/d"),
+            ("DATABASE_REPLICA_1_ZONE", " north"),
+            ("ROUTING_ZONE", "north\n"),
+        ])
+        .unwrap();
+        let zones = config.nodes.iter().map(|node| &node.zone).chain([&config.zone]);
+        assert_eq!(zones.map(|zone| zone.as_deref().unwrap()).collect::<Vec<_>>(), ["north"; 4]);
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named_and_no_password_shown() {
         let table: &[(&[(&str, &str)], &str)] = &[
             (&[], "DATABASE_PRIMARY_URL"),
@@ -162,6 +183,14 @@ mod tests {
                     ("DATABASE_REPLICA_ZONES", "a,b"),
                 ],
                 "DATABASE_REPLICA_ZONES must have an entry for each",
+            ),
+            (
+                &[
+                    ("DATABASE_PRIMARY_URL", "postgres://h/d"),
+                    ("DATABASE_REPLICA_1_URL", "postgres://i/d"),
+                    ("DATABASE_REPLICA_ZONES", "a"),
+                ],
+                "DATABASE_REPLICA_ZONES is set and DATABASE_REPLICA_URLS is not",
             ),
         ];
         for (variables, named) in table {

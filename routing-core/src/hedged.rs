@@ -93,8 +93,9 @@ impl<B: Backend> Routed<B> {
             }
         };
         metrics::hedge(outcome);
-        if let (Hedge::Won, Attempt::Served { lease, .. }) = (outcome, &ended) {
+        if let (Hedge::Won, Attempt::Served { lease, serving, .. }) = (outcome, &ended) {
             self.session.decided(lease.decision());
+            self.session.move_to(*serving, &beside.session);
         }
         counted(hedging, ended)
     }

@@ -53,10 +53,6 @@ impl Ticket {
         self.decision.1
     }
 
-    pub(crate) fn reason(&self) -> Reason {
-        self.decision.2
-    }
-
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -102,8 +98,8 @@ impl Drop for Ticket {
 /// A connection of one node, with its permits. Ending it reports to the node's breaker and load how it went.
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
-/// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow, and its
-/// connection is not used again.
+/// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow if it had
+/// answered nothing yet, and its connection is not used again.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -112,6 +108,8 @@ pub struct Lease<B: Backend> {
     settled: bool,
     /// The node's success was reported already.
     proved: bool,
+    /// How long it takes is up to a caller.
+    handed_out: bool,
     /// The last to go: a shutdown of the router waits for it.
     _working: Working,
 }
@@ -119,7 +117,15 @@ pub struct Lease<B: Backend> {
 impl<B: Backend> Lease<B> {
     pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working) -> Self {
         let (connection, since) = (Some(connection), Instant::now());
-        Self { connection, ticket, since, settled: false, proved: false, _working: working }
+        Self {
+            connection,
+            ticket,
+            since,
+            settled: false,
+            proved: false,
+            handed_out: false,
+            _working: working,
+        }
     }
 
     /// The node that the connection is to.
@@ -186,6 +192,7 @@ impl<B: Backend> Lease<B> {
     /// A caller takes the lease for as long as it likes: the half-open slot does not wait for it.
     pub(crate) fn hand_out(mut self) -> Self {
         self.ticket.return_trial();
+        self.handed_out = true;
         self
     }
 
@@ -226,6 +233,8 @@ impl<B: Backend> Drop for Lease<B> {
         if !self.settled {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
+                // How long a stream goes on is its reader's choice.
+                Usage::Abandoned if self.proved || self.handed_out => {}
                 Usage::Abandoned => {
                     let now = Instant::now();
                     self.node().record_unfinished(now.saturating_duration_since(self.since), now);

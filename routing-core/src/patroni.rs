@@ -184,8 +184,7 @@ impl Patroni {
             None => None,
         };
         let reads = !member.tags.get("noloadbalance").is_some_and(is_true);
-        let zone = member.tags.get("zone").and_then(|zone| zone.as_str()).filter(|zone| !zone.is_empty());
-        let zone = zone.map(str::to_owned);
+        let zone = member.tags.get("zone").and_then(name);
         Some(NodeConfig { probe_url, reads, zone, ..NodeConfig::new(member.name.as_str(), url) })
     }
 }
@@ -264,6 +263,15 @@ fn is_true(tag: &serde_json::Value) -> bool {
             matches!(word.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "1")
         }
         _ => false,
+    }
+}
+
+/// A name that a tag gives. YAML takes `1` for a number, and people mean a name by it.
+fn name(tag: &serde_json::Value) -> Option<String> {
+    match tag {
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::String(name) => Some(name.trim().to_owned()).filter(|name| !name.is_empty()),
+        _ => None,
     }
 }
 

@@ -60,6 +60,7 @@ impl<B: Backend> Routed<B> {
         self.shared().retry.request();
         let mut attempts = self.attempts();
         let lease = self.next_lease(&mut attempts).await?;
+        self.session.lend();
         self.keep_to(Serving::begin(lease.node()), &lease, &attempts);
         Ok(lease.hand_out())
     }
@@ -97,6 +98,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
+        self.session.lend();
         self.run_attempts(f, None).await
     }
 
@@ -127,7 +129,7 @@ impl<B: Backend> Routed<B> {
             attempts.failed += 1;
             attempts.tried.add(node, fault);
             attempts.primary_only |= fault.needs_primary();
-            if !self.may_repeat(&attempts) {
+            if !self.may_repeat(&mut attempts) {
                 let route_error = || E::from(B::Error::from(self.deadline_error(&attempts, Instant::now())));
                 return Err(error.unwrap_or_else(route_error));
             }
@@ -191,6 +193,7 @@ impl<B: Backend> Routed<B> {
             failed: 0,
             rounds: 0,
             heeds_breakers: false,
+            paid: false,
             began: now,
             deadline: now + self.shared().config.acquire_deadline,
         }
@@ -205,7 +208,7 @@ impl<B: Backend> Routed<B> {
         self.router.cluster().shared()
     }
 
-    fn may_repeat(&self, attempts: &Attempts) -> bool {
+    fn may_repeat(&self, attempts: &mut Attempts) -> bool {
         let retry = &self.shared().retry;
         let repetition = if !retry.allows(attempts.failed) || Instant::now() >= attempts.deadline {
             Repetition::LimitReached
@@ -215,7 +218,8 @@ impl<B: Backend> Routed<B> {
             Repetition::BudgetSpent
         };
         metrics::retry(repetition);
-        matches!(repetition, Repetition::Repeated)
+        attempts.paid = matches!(repetition, Repetition::Repeated);
+        attempts.paid
     }
 
     pub(crate) async fn back_off(&self, attempts: u32, deadline: Instant) {

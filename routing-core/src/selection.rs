@@ -13,7 +13,7 @@ use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor, Memory};
 use crate::eligible::Limits;
 use crate::lease::Ticket;
-use crate::metrics;
+use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
 use crate::router::Routed;
 use crate::token::UnixMillis;
@@ -48,7 +48,7 @@ impl<B: Backend> Routed<B> {
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
-            kept = choose::kept(&topology, found, &self.session, tried, shared.limits, now);
+            kept = choose::kept(&topology, found, &self.session, tried, self.limits(attempts), now);
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
@@ -70,13 +70,16 @@ impl<B: Backend> Routed<B> {
         (found, kept)
     }
 
-    pub(crate) fn choose(&self, attempts: &Attempts, now: Instant) -> Choice {
+    /// What the call is judged by: without the budget to defy a breaker it heeds all of them.
+    pub(crate) fn limits(&self, attempts: &Attempts) -> Limits {
+        let limits = self.shared().limits;
+        if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
+    }
+
+    pub(crate) fn choose(&self, attempts: &mut Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let topology = shared.peek();
-        let (demand, mut limits, tried) = (attempts.demand, shared.limits, &attempts.tried);
-        if attempts.heeds_breakers {
-            limits.max_ejected = 1.0;
-        }
+        let (demand, limits, tried) = (attempts.demand, self.limits(attempts), &attempts.tried);
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
@@ -89,7 +92,11 @@ impl<B: Backend> Routed<B> {
                     return Choice::Again;
                 }
                 self.session.lean_to(id);
-                if attempts.waiting_since.is_some() && chosen.reason != Reason::SameRequest {
+                if !self.may_take(&chosen, attempts) {
+                    return Choice::Again;
+                }
+                let said = chosen.reason == Reason::SameRequest || chosen.reason.defies_breaker();
+                if attempts.waiting_since.is_some() && !said {
                     chosen.reason = Reason::WaitedForReplay;
                 }
                 return take(&chosen, &topology, None, now);
@@ -122,7 +129,8 @@ impl<B: Backend> Routed<B> {
             None if may_defy => {
                 let replica = choose::last_resort(&topology, demand, tried, limits, now);
                 if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
-                    return take(&chosen, &topology, None, now);
+                    let may = self.may_take(&chosen, attempts);
+                    return if may { take(&chosen, &topology, None, now) } else { Choice::Again };
                 }
                 primary(Reason::LastResort)
             }
@@ -136,19 +144,37 @@ impl<B: Backend> Routed<B> {
             Reason::PinnedBySession => !demand.token,
             _ => false,
         };
-        if own || topology.nodes.len() == 1 {
-            return take(&chosen, &topology, None, now);
+        let permit = if own || topology.nodes.len() == 1 {
+            None
+        } else {
+            let Some(permit) = self.cap(reason).take_for(self.priority, now) else {
+                return Choice::Full(reason);
+            };
+            Some(permit)
+        };
+        if !self.may_take(&chosen, attempts) {
+            return Choice::Again;
         }
-        match self.cap(reason).take_for(self.priority, now) {
-            Some(permit) => {
-                let choice = take(&chosen, &topology, Some(permit), now);
-                if matches!(choice, Choice::Take(_)) {
-                    metrics::fallback(reason);
-                }
-                choice
-            }
-            None => Choice::Full(reason),
+        let falls_back = permit.is_some();
+        let choice = take(&chosen, &topology, permit, now);
+        if falls_back && matches!(choice, Choice::Take(_)) {
+            metrics::fallback(reason);
         }
+        choice
+    }
+
+    /// Whether the budget allows the choice, asked before it is counted. The first attempt of a request is free, and so is each
+    /// on a node about which nothing is known. More on nodes whose breakers refuse would multiply the load of a fault that
+    /// hits everyone.
+    fn may_take(&self, chosen: &Chosen<'_>, attempts: &mut Attempts) -> bool {
+        if !chosen.reason.defies_breaker() || attempts.tried.is_empty() || std::mem::take(&mut attempts.paid)
+        {
+            return true;
+        }
+        let may = self.shared().retry.spend();
+        metrics::retry(if may { Repetition::Repeated } else { Repetition::BudgetSpent });
+        attempts.heeds_breakers |= !may;
+        may
     }
 
     /// A replica beside one that keeps a read waiting: among those about which there is no doubt.
@@ -196,13 +222,16 @@ fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, n
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::sync::atomic::AtomicU32;
     use std::time::Duration;
 
     use super::*;
     use crate::consistency::Consistency;
+    use crate::fault::Fault;
+    use crate::lease::Lease;
     use crate::router::Router;
     use crate::session::{Serving, Session};
-    use crate::testing::{FakeBackend, FakeCluster};
+    use crate::testing::{FakeBackend, FakeCluster, FakeError};
 
     /// The picture, or the session, can change between a demand and the choice that follows it.
     #[tokio::test(start_paused = true)]
@@ -219,8 +248,81 @@ mod tests {
         assert_eq!(attempts.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
-        assert!(matches!(routed.choose(&attempts, now), Choice::Again));
+        assert!(matches!(routed.choose(&mut attempts, now), Choice::Again));
         let (demand, kept) = routed.demand(&attempts, now);
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
+    }
+
+    /// Four replicas whose breakers are all open, and no budget for repetitions but what each request earns, which is one.
+    async fn all_breakers_open() -> (FakeCluster, Router<FakeBackend>) {
+        let servers = FakeCluster::new(4);
+        let mut config = servers.config();
+        config.retry.budget_ratio = 1.0;
+        let router = Router::<FakeBackend>::start(config, servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        for node in router.cluster().nodes().iter().skip(1) {
+            (0..5).for_each(|_| node.record_fault(Fault::Unreachable, Instant::now()));
+        }
+        spend_all(&router);
+        (servers, router)
+    }
+
+    fn spend_all(router: &Router<FakeBackend>) {
+        while router.cluster().shared().retry.spend() {}
+    }
+
+    fn in_spite_of_breakers(router: &Router<FakeBackend>) -> u64 {
+        let counts = router.status().nodes.into_iter().flat_map(|node| node.decisions);
+        counts.filter(|count| count.reason == Reason::EjectionLimit).map(|count| count.count).sum()
+    }
+
+    async fn read(routed: &Routed<FakeBackend>, failures: u32) -> (String, Reason) {
+        let left = AtomicU32::new(failures);
+        let run = async |lease: &mut Lease<FakeBackend>| {
+            if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                return Err(FakeError::Fault(Fault::Unresponsive));
+            }
+            lease.query().await?;
+            Ok(lease.node().name().to_owned())
+        };
+        let node = routed.run_read(run).await.unwrap();
+        (node, routed.session().last_decision().unwrap().reason)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_on_a_node_that_serves_in_spite_of_its_breaker_is_paid_for_once() {
+        let (_servers, router) = all_breakers_open().await;
+        let (node, reason) = read(&router.routed(Session::new(), Consistency::Eventual), 1).await;
+        assert!(node != "pg1" && reason == Reason::EjectionLimit, "{node}, {reason}");
+        assert_eq!(in_spite_of_breakers(&router), 2);
+        assert!(!router.cluster().shared().retry.spend(), "it was paid for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_attempt_in_spite_of_breakers_is_paid_for_after_a_wait_as_well_and_else_not_counted() {
+        for pays in [true, false] {
+            let (servers, router) = all_breakers_open().await;
+            let routed = router.routed(Session::new(), Consistency::Eventual);
+            let (first, _) = read(&routed, 0).await;
+            // It is lost to the request, whose next read waits for another that is not behind it.
+            servers.server(&first).refuse_next(1);
+            spend_all(&router);
+            if pays {
+                router.cluster().shared().retry.request();
+            }
+            let mut attempts = routed.attempts();
+            let lease = routed.next_lease(&mut attempts).await.unwrap();
+            let (node, reason) = (lease.node().name().to_owned(), lease.decision().reason);
+            assert!(attempts.waiting_since.is_some(), "{node}");
+            // The two on the first node were free.
+            if pays {
+                assert!(node != first && reason == Reason::EjectionLimit, "{node}, {reason}");
+                assert_eq!(in_spite_of_breakers(&router), 3);
+            } else {
+                assert_eq!(node, "pg1", "{reason}");
+                assert_eq!(in_spite_of_breakers(&router), 2, "what is not run is not counted");
+            }
+            assert!(!router.cluster().shared().retry.spend());
+        }
     }
 }

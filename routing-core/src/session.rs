@@ -48,6 +48,10 @@ struct Notes {
     floor: Option<Floor>,
     served: Option<Serving>,
     written: Option<Written>,
+    /// Reads that replicas have served.
+    reads: u64,
+    /// A caller may read on a connection of its own.
+    lent: bool,
 }
 
 /// A node that serves a read of a session.
@@ -207,8 +211,8 @@ impl Session {
                 presented: notes.presented.clone(),
                 observed: notes.observed.clone(),
                 floor,
-                served: None,
-                written: None,
+                reads: notes.reads,
+                ..Notes::default()
             };
         }
         beside
@@ -250,6 +254,7 @@ impl Session {
             return;
         }
         let mut notes = self.notes();
+        notes.reads += 1;
         let before = self.0.node.swap(id, Relaxed);
         let earlier = notes.served.filter(|earlier| earlier.generation == serving.generation);
         notes.served = Some(serving);
@@ -266,6 +271,22 @@ impl Session {
                 notes.floor = Some(Floor::PrimaryAfter(Instant::now()));
                 self.0.noted.store(true, Relaxed);
             }
+        }
+    }
+
+    /// A connection of a replica is handed out: what it shows from now on is not told here.
+    pub(crate) fn lend(&self) {
+        self.notes().lent = true;
+    }
+
+    /// A read beside another was served first, heeding what `beside` knew. When nothing was shown since then, there is nothing
+    /// more that what comes next must not be behind.
+    pub(crate) fn move_to(&self, serving: Serving, beside: &Self) {
+        let known = beside.notes().reads;
+        let mut notes = self.notes();
+        if notes.reads == known && !notes.lent {
+            self.0.node.store(serving.node.as_u32(), Relaxed);
+            notes.served = Some(serving);
         }
     }
 
@@ -367,6 +388,26 @@ mod tests {
         session.keep_to(after, false, true);
         assert_eq!(floor(&session), None);
         assert_eq!(session.served_by(node.id()).unwrap().generation, after.generation);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_beside_another_binds_what_comes_next_only_if_something_was_shown_meanwhile() {
+        let (first, second) = (node(), node());
+        type Meanwhile = fn(&Session, &Node);
+        let nothing: Meanwhile = |_, _| {};
+        let read: Meanwhile = |session, first| session.keep_to(Serving::begin(first), false, true);
+        let lent: Meanwhile = |session, _| session.lend();
+        for (meanwhile, binds) in [(nothing, false), (read, true), (lent, true)] {
+            let session = Session::new();
+            session.keep_to(Serving::begin(&first), false, false);
+            let beside = session.beside(Instant::now());
+            meanwhile(&session, &first);
+            let serving = Serving::begin(&second);
+            session.move_to(serving, &beside);
+            session.keep_to(serving, false, false);
+            assert_eq!(floor(&session).is_some(), binds);
+            assert_eq!(session.served_by(second.id()).unwrap().since, serving.since);
+        }
     }
 
     #[tokio::test(start_paused = true)]

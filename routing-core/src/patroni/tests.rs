@@ -43,6 +43,24 @@ fn both_shapes_of_an_answer_name_the_members_and_the_leader() {
 }
 
 #[test]
+fn a_zone_may_be_a_word_or_a_number_and_nothing_else() {
+    for (tag, zone) in [
+        (r#""north""#, Some("north")),
+        (r#"" north ""#, Some("north")),
+        ("1", Some("1")),
+        (r#""1""#, Some("1")),
+        (r#"" ""#, None),
+        ("null", None),
+        ("true", None),
+        (r#"["north"]"#, None),
+    ] {
+        let answer =
+            format!(r#"{{"members":[{{"name":"n1","host":"h","port":1,"tags":{{"zone":{tag}}}}}]}}"#);
+        assert_eq!(take(&patroni(), &answer).nodes[0].zone.as_deref(), zone, "{tag}");
+    }
+}
+
+#[test]
 fn a_leader_that_does_not_run_or_is_none_is_told() {
     let of = |role: &str, state: &str| {
         format!(

@@ -3,7 +3,7 @@
 use routing_core::{Admission, Consistency};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Scene, chosen, ms, secs};
+use crate::{Scene, chosen, ms, read, secs};
 
 #[tokio::test(start_paused = true)]
 async fn when_every_breaker_refuses_each_node_is_tried_once_instead_of_failing_everyone() {
@@ -58,6 +58,41 @@ async fn beyond_a_share_of_the_nodes_open_breakers_keep_nobody_away() {
             .sum();
         assert_eq!(spared > 0, serving > 1, "{share}: the reason is seen");
     }
+}
+
+/// Four replicas, and the breaker of each is open.
+async fn all_breakers_open() -> Scene {
+    let scene = Scene::new(4, |_| {}).await;
+    for node in ["pg2", "pg3", "pg4", "pg5"] {
+        scene.open_breaker(node).await;
+    }
+    scene
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_keeps_to_a_node_that_serves_in_spite_of_its_breaker() {
+    let scene = all_breakers_open().await;
+    let request = scene.request();
+    let first = read(&request).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(read(&request).await.unwrap(), first);
+        assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "ejection_limit");
+    }
+    assert_ne!(first, "pg1");
+    assert_eq!(scene.servers.server("pg1").statements(), 0, "the primary is spared");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_loses_its_node_waits_for_another_that_serves_in_spite_of_its_breaker() {
+    let scene = all_breakers_open().await;
+    let request = scene.request();
+    let first = read(&request).await.unwrap();
+    scene.node(&first).set_draining(true);
+    scene.servers.server("pg1").append();
+    let second = read(&request).await.unwrap();
+    assert_eq!(read(&request).await.unwrap(), second);
+    assert!(second != first && second != "pg1", "{second}");
+    assert_eq!(scene.servers.server("pg1").statements(), 0, "the primary is spared");
 }
 
 #[tokio::test(start_paused = true)]

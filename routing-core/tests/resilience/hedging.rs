@@ -264,6 +264,51 @@ async fn a_request_that_is_moved_by_a_hedge_does_not_go_back_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_stays_where_a_hedge_has_moved_it() {
+    let scene = scene(|_| {}).await;
+    let request = scene.router.routed(Session::new(), Consistency::Session);
+    assert_eq!(seen(&request).await.0, "pg2");
+    stall(&scene, secs(10));
+    assert_eq!(seen(&request).await.0, "pg3");
+    // What is written since then the request has not seen, and needs not.
+    scene.servers.server("pg3").set_paused(true);
+    scene.servers.server("pg1").append();
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(seen(&request).await.0, "pg3");
+        assert!(began.elapsed() < ms(6), "it waits for nobody: {:?}", began.elapsed());
+        assert_eq!(request.session().last_decision().unwrap().reason.as_str(), "same_request");
+    }
+    assert_eq!(scene.servers.server("pg1").statements(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_read_has_shown_while_a_hedge_ran_binds_what_comes_next() {
+    let scene = scene(|_| {}).await;
+    scene.servers.server("pg3").set_latency(ms(400));
+    let request = scene.router.routed(Session::new(), Consistency::Session);
+    assert_eq!(seen(&request).await.0, "pg2");
+    // Reports are not hedged.
+    let report = request.clone().prioritized(Priority::Batch);
+    stall(&scene, ms(200));
+    let reported = tokio::spawn(async move { seen(&report).await });
+    sleep(ms(1)).await;
+    stall(&scene, secs(10));
+    let hedged = request.clone();
+    let hedged = tokio::spawn(async move { seen(&hedged).await });
+    while hedges(&scene, "pg3") == 0 {
+        sleep(ms(1)).await;
+    }
+    assert!(!reported.is_finished());
+    scene.servers.server("pg3").set_paused(true);
+    let newest = scene.servers.server("pg1").append();
+    assert_eq!(reported.await.unwrap(), ("pg2".to_owned(), newest));
+    assert_eq!(hedged.await.unwrap().0, "pg3");
+    stall(&scene, ms(5));
+    assert!(seen(&request).await.1 >= newest, "it was shown before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_in_one_request_never_go_back_whoever_wins() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");

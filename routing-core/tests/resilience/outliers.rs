@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices};
 use routing_core::testing::{FakeBackend, FakeError};
 use routing_core::{Fault, Lease, RouterConfig};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{Scene, ms, secs};
 
@@ -113,4 +113,23 @@ async fn failing_at_once_attracts_nobody() {
         );
         assert!(share < 0.05, "{name}: {share}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_or_a_lease_that_is_dropped_after_long_does_not_make_its_node_look_slow() {
+    let scene = Scene::new(1, unchanged).await;
+    scene.set_latency(ms(5));
+    let query = async |lease: &mut Lease<FakeBackend>| lease.query().await;
+    let (_, stream) = scene.request().run_read_keeping(query).await.unwrap();
+    let lease = scene.request().acquire_read().await.unwrap();
+    scene.set_latency(secs(1_000));
+    for going_on in [stream, lease] {
+        timeout(secs(600), going_on.query()).await.unwrap_err();
+        drop(going_on);
+        let latency = scene.node("pg2").latency();
+        assert!(latency <= ms(5), "the node had answered in that time, not in {latency:?}");
+    }
+    // What has not answered at all is slow.
+    timeout(secs(60), scene.read()).await.unwrap_err();
+    assert!(scene.node("pg2").latency() >= secs(59));
 }
