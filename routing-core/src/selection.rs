@@ -258,7 +258,7 @@ mod tests {
         let servers = FakeCluster::new(4);
         let mut config = servers.config();
         config.retry.budget_ratio = 1.0;
-        let router = Router::<FakeBackend>::start(config, servers.clone()).unwrap();
+        let router = Router::<FakeBackend>::start(config, servers.clone()).expect("a valid configuration");
         assert!(router.cluster().settled(Duration::from_secs(5)).await);
         for node in router.cluster().nodes().iter().skip(1) {
             (0..5).for_each(|_| node.record_fault(Fault::Unreachable, Instant::now()));
@@ -285,8 +285,8 @@ mod tests {
             lease.query().await?;
             Ok(lease.node().name().to_owned())
         };
-        let node = routed.run_read(run).await.unwrap();
-        (node, routed.session().last_decision().unwrap().reason)
+        let node = routed.run_read(run).await.expect("another serves");
+        (node, routed.session().last_decision().expect("it was served").reason)
     }
 
     #[tokio::test(start_paused = true)]
