@@ -1,6 +1,6 @@
 //! So much of one kind of work and nothing else, for a tool that counts instructions: see `scripts/count-instructions`.
 //!
-//! `instructions decide NODES BALANCER TOKEN TIMES` or `instructions classify TEXT TIMES`
+//! `routing-core-instructions decide NODES BALANCER TOKEN TIMES` or `routing-core-instructions classify TEXT TIMES`
 
 use std::hint::black_box;
 
