@@ -134,7 +134,7 @@ fn every_mechanism_that_is_missing_is_noticed() {
         };
         match (0..NOTICED_WITHIN).find(breaks) {
             Some(seed) => {
-                eprintln!("count | simulation | without {mutant:?} | {promise} breaks first with seed {seed}")
+                eprintln!("count | simulation | {mutant:?} | {promise} breaks first with seed {seed}")
             }
             None => unnoticed.push(mutant),
         }
