@@ -140,11 +140,7 @@ impl Evidence {
                 record.identity = Some(identity.clone());
                 if probe.in_recovery {
                     record.replayed = probe.lsn;
-                    record.received = match (probe.receives(), probe.timeline, record.received) {
-                        (true, timeline, _) => timeline.map(|timeline| (timeline, None)),
-                        (false, _, Some((timeline, None))) => Some((timeline, Some(observation.sent))),
-                        (false, _, known) => known,
-                    };
+                    record.receives(&probe, observation.sent);
                 }
                 record.said = Some(Said { identity, probe, sent: observation.sent });
                 if record.failed.take().is_some() {

@@ -68,7 +68,7 @@ impl Evidence {
         if !said.probe.in_recovery || said.probe.timeline.is_some_and(|own| own != timeline) {
             return None;
         }
-        match (said.probe.lsn, said.probe.claimed_lag) {
+        match (record.position(), said.probe.claimed_lag) {
             (None, Some(claimed)) => said.sent.checked_sub(claimed),
             (lsn, _) => self.history.fresh_as_of(lsn?),
         }

@@ -8,7 +8,7 @@ use crate::evidence::Evidence;
 use crate::lag::Behind;
 use crate::node_id::NodeId;
 use crate::primary::{Standing, Verdict, standings};
-use crate::record::witnesses;
+use crate::record::{Received, witnesses};
 use crate::role::Role;
 use crate::topology::{NodeState, Primary, Topology};
 
@@ -67,7 +67,7 @@ impl Evidence {
             node: record.node.clone(),
             role: probe.map_or(Role::Unknown, |p| if p.in_recovery { Role::Replica } else { Role::Primary }),
             timeline: own_timeline,
-            lsn: probe.and_then(|probe| probe.lsn),
+            lsn: record.position(),
             blocked: self.blocked(index, standing, is_writer, primary_known, now),
             fresh_as_of: self.fresh_as_of(index),
             last_known_fresh: record.last_known_fresh,
@@ -77,7 +77,7 @@ impl Evidence {
                 None => self.lineage.epoch == 1 && record.may_be_on(writer_timeline),
             },
             returning: record.returning,
-            behind: match (is_writer, probe.and_then(|probe| probe.lsn)) {
+            behind: match (is_writer, record.position()) {
                 (true, _) => Behind::CaughtUp,
                 (false, Some(lsn)) if own_timeline.is_none_or(|own| Some(own) == writer_timeline) => {
                     self.history.behind(lsn)
@@ -149,7 +149,10 @@ impl Evidence {
     /// its standbys', so its next answer tells.
     fn may_be_bereft(&self, index: usize) -> bool {
         let Some((writer, timeline)) = self.lineage.writer else { return false };
-        let Some((received, Some(since))) = self.records[index].received else { return false };
+        let Some(Received { timeline: received, until: Some(since), .. }) = self.records[index].received
+        else {
+            return false;
+        };
         let primary = self.records.iter().find(|record| record.node.id() == writer);
         let heard = primary.and_then(|primary| primary.said.as_ref()).is_some_and(|said| said.sent > since);
         received == timeline && !heard
@@ -159,7 +162,10 @@ impl Evidence {
     /// lost it, and standbys ask again only every `wal_retrieve_retry_interval`. It is given `max_staleness` to reconnect.
     fn may_reconnect(&self, index: usize, now: Instant) -> bool {
         let Some((writer, timeline)) = self.lineage.writer else { return false };
-        let Some((received, Some(since))) = self.records[index].received else { return false };
+        let Some(Received { timeline: received, until: Some(since), .. }) = self.records[index].received
+        else {
+            return false;
+        };
         let primary = self.records.iter().find(|record| record.node.id() == writer);
         let returned = primary.and_then(|primary| primary.returned).filter(|returned| *returned > since);
         received == timeline

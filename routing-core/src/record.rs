@@ -30,8 +30,8 @@ pub(crate) struct Record {
     pub(crate) flaps: Flaps,
     /// What it had replayed when it last answered as a standby. Void with the answer.
     pub(crate) replayed: Option<Lsn>,
-    /// The timeline that it received last, as a standby, and since when it receives nothing. Void with the answer.
-    pub(crate) received: Option<(Timeline, Option<Instant>)>,
+    /// What it received last, as a standby. Void with the answer.
+    pub(crate) received: Option<Received>,
     /// When the last probe was sent that was answered or failed.
     pub(crate) tried: Option<Instant>,
 }
@@ -62,7 +62,31 @@ impl Record {
     /// followed a primary that nobody here has seen, and its positions would be of another history.
     pub(crate) fn may_be_on(&self, timeline: Option<Timeline>) -> bool {
         let hidden = self.said.as_ref().is_some_and(|said| said.probe.wal_receiver);
-        hidden || self.received.is_some_and(|(received, _)| Some(received) == timeline)
+        hidden || self.received.is_some_and(|received| Some(received.timeline) == timeline)
+    }
+
+    /// How far it is on the timeline that it is taken to be on. What a standby replays while it receives nothing shows no timeline: it
+    /// may have followed a successor and lost it since the last probe. What it had before it keeps.
+    pub(crate) fn position(&self) -> Option<Lsn> {
+        let probe = &self.said.as_ref()?.probe;
+        let shown = probe.lsn?;
+        match self.received {
+            Some(Received { replayed, until: Some(_), .. }) if probe.in_recovery => {
+                replayed.map(|replayed| shown.min(replayed))
+            }
+            _ => Some(shown),
+        }
+    }
+
+    /// Takes in what a standby says that it receives.
+    pub(crate) fn receives(&mut self, probe: &Probe, sent: Instant) {
+        self.received = match (probe.receives(), self.received) {
+            (true, _) => {
+                probe.timeline.map(|timeline| Received { timeline, replayed: probe.lsn, until: None })
+            }
+            (false, Some(received)) => Some(Received { until: received.until.or(Some(sent)), ..received }),
+            (false, None) => None,
+        };
     }
 
     /// Whether a node of another number is the same server: it left and joined anew.
@@ -70,6 +94,16 @@ impl Record {
         let place = |node: &Node| (node.config().url.host().to_owned(), node.config().url.port());
         self.node.name() == node.name() && place(&self.node) == place(node)
     }
+}
+
+/// What a standby received last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) timeline: Timeline,
+    /// What it had replayed when it was last seen to receive.
+    pub(crate) replayed: Option<Lsn>,
+    /// Since when it receives nothing.
+    pub(crate) until: Option<Instant>,
 }
 
 /// One answer to a probe.

@@ -63,7 +63,8 @@ pub struct NodeState {
     pub role: Role,
     /// Its timeline, if known.
     pub timeline: Option<Timeline>,
-    /// A standby's replay position, a primary's flush position, if known.
+    /// A standby's replay position, a primary's flush position, if known. A standby that receives nothing counts as far as it was
+    /// when it last received: what it has replayed since may be of another timeline.
     pub lsn: Option<Lsn>,
     /// Why it may serve no read at all, whatever the time and the demand.
     pub blocked: Option<Refusal>,

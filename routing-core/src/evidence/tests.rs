@@ -160,6 +160,24 @@ async fn a_replica_whose_receiver_is_gone_is_blocked_while_the_primary_lives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_standby_replays_while_it_receives_nothing_proves_nothing() {
+    let mut scene = Scene::settled();
+    scene.answer(0, 250, writes(1, 110));
+    // It may have followed a successor that nobody here has seen, and lost it.
+    scene.answer(1, 300, orphan(120));
+    scene.answer(1, 550, orphan(130));
+    let state = scene.at(550).nodes[1].clone();
+    assert!(state.lineage_proven);
+    assert_eq!((state.lsn, state.staleness(scene.start + ms(550))), (Some(Lsn::from(100)), Some(ms(550))));
+
+    scene.answer(1, 800, follows(0, 1, 130));
+    assert_eq!(scene.at(800).nodes[1].lsn, Some(Lsn::from(130)));
+    scene.answer(1, 900, orphan(130));
+    scene.answer(1, 1_000, writes(2, 200));
+    assert_eq!(scene.at(1_000).nodes[1].lsn, Some(Lsn::from(200)), "what a primary says is its own");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_standby_whose_primary_was_away_is_given_time_to_reconnect() {
     let mut scene = Scene::settled();
     scene.fail(0, 250);

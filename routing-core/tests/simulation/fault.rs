@@ -69,7 +69,6 @@ impl Fault {
                 let server = &mut world.servers[server];
                 (server.up, server.receives_from, server.recovered_to) = (false, None, None);
                 server.life += 1;
-                server.moved_in_place = false;
             }
             Self::Start { server, behind, starting, replays } => {
                 let server = &mut world.servers[server];
@@ -132,7 +131,6 @@ fn follow(world: &mut World, number: usize, primary: usize, now: Instant) {
     if !follows_at_once {
         // Rewound, or copied anew: it lets nobody in before it has what its source had then.
         server.life += 1;
-        server.moved_in_place = false;
         (server.up, server.frozen, server.starting_until) = (true, false, now + Duration::from_millis(150));
         (server.shown, server.received, server.recovered_to) = (shown, shown, None);
         (server.replays_from, server.read_only_until) = (now, now);

@@ -167,10 +167,7 @@ impl Reading {
             return;
         };
         let owed = world.history.until(world.history.tip(branch), time);
-        // See `misses`.
-        let unseen =
-            world.history.timeline(seen.place) > seen.accepted && world.servers[seen.server].moved_in_place;
-        if !unseen && !world.history.contains(seen.place, owed) {
+        if !world.history.contains(seen.place, owed) {
             let owed = world.history.show(owed);
             let what =
                 format!("{}: {} with a bound of {bound:?}, and {owed} is older", self.name, said(seen));
@@ -196,10 +193,7 @@ fn misses(world: &World, seen: &Seen, owed: Place, timeline: u32) -> Option<Stri
     if own < timeline {
         return Some(format!("timeline {own} is below {timeline}"));
     }
-    // Not covered yet: a standby that is pointed at a successor without a restart, follows it, and loses it, all between two probes
-    // and before anybody has accepted that successor. Its monitor goes on to take its positions for those of the old timeline.
-    let unseen = own > seen.accepted && world.servers[seen.server].moved_in_place;
-    let part = match world.history.timeline(owed) == seen.accepted && !unseen {
+    let part = match world.history.timeline(owed) == seen.accepted {
         true => owed,
         // What lies beyond the point where the timelines parted is lost, and nobody can show it.
         false => world.history.common(owed, state.branch),

@@ -29,8 +29,6 @@ pub(crate) struct Server {
     pub(crate) life: u32,
     /// What it shows: a primary's end of its log, a standby's replay.
     pub(crate) shown: Place,
-    /// It has come to its timeline by replaying, in the life that it is in.
-    pub(crate) moved_in_place: bool,
     /// What a standby has of the log, replayed or not.
     pub(crate) received: Place,
     /// The server, and its life, that its WAL receiver has a connection to.
@@ -72,7 +70,6 @@ impl Server {
             frozen: false,
             life: 0,
             shown: start,
-            moved_in_place: false,
             received: start,
             receives_from: None,
             stream_cut: false,

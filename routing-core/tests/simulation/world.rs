@@ -206,7 +206,6 @@ impl World {
                 }
             }
             let server = &mut self.servers[index];
-            server.moved_in_place |= server.shown.branch != shown.branch;
             (server.received, server.shown) = (received, shown);
         }
     }
