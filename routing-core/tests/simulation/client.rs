@@ -11,6 +11,7 @@ use super::draw::{BEGINS, ms};
 use super::history::Place;
 use super::reads::{Covered, Reading};
 use super::schedule::{Act, Request};
+use super::underway::Underway;
 use super::violation::Promise;
 use super::world::{Sim, World};
 use super::writing::Writing;
@@ -105,12 +106,14 @@ impl Serving {
         if !session.wrote() {
             return None;
         }
-        self.issue(&session, &reading.written).await
+        self.issue(request.instance, &session, &reading.written).await
     }
 
     /// The token for what the request has written.
-    async fn issue(&self, session: &Session, written: &[Place]) -> Option<Kept> {
+    async fn issue(&self, instance: usize, session: &Session, written: &[Place]) -> Option<Kept> {
+        let underway = Underway::begin(&self.sim, instance);
         let token = timeout(ms(10_000), session.token()).await;
+        drop(underway);
         let mut world = self.sim.world();
         let Ok(token) = token else {
             world.violate(Promise::Leaks, format!("{}: its token never came", self.name));

@@ -20,6 +20,7 @@ mod shrink;
 mod statement;
 mod tests;
 mod trouble;
+mod underway;
 mod violation;
 mod wire;
 mod world;

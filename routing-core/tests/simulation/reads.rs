@@ -11,6 +11,7 @@ use super::draw::ms;
 use super::fallback::Fallback;
 use super::history::Place;
 use super::schedule::Theme;
+use super::underway::Underway;
 use super::violation::Promise;
 use super::world::{Sim, World};
 
@@ -64,6 +65,7 @@ impl Reading {
 
     pub(crate) async fn read_lease(&mut self, routed: &Routed<Simulated>) {
         let began = Instant::now();
+        let _underway = Underway::begin(&self.sim, self.instance);
         let mut lease = match routed.acquire_read().await {
             Ok(lease) => lease,
             Err(error) => return self.failed(&error, began),
@@ -77,6 +79,7 @@ impl Reading {
 
     async fn one(&self, routed: &Routed<Simulated>) -> Option<Seen> {
         let (sim, instance, began) = (self.sim.clone(), self.instance, Instant::now());
+        let _underway = Underway::begin(&sim, instance);
         let read =
             routed.run_read(async move |lease: &mut Lease<Simulated>| look(sim, instance, lease).await);
         match timeout(STUCK, read).await {

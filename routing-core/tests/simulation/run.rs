@@ -6,8 +6,8 @@ use std::time::Duration;
 use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices, Random, RoundRobin};
 use routing_core::testing::WallClock;
 use routing_core::{
-    Admission, BreakerConfig, Cluster, Consistency, HedgeConfig, Lease, NodeConfig, Router, RouterConfig,
-    Session, UnixMillis,
+    BreakerConfig, Cluster, Consistency, HedgeConfig, Lease, NodeConfig, Router, RouterConfig, Session,
+    UnixMillis,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -18,6 +18,7 @@ use super::fault::Fault;
 use super::mutant::Mutant;
 use super::prober::Monitor;
 use super::schedule::{Schedule, Settings, Theme};
+use super::underway;
 use super::violation::{Promise, Violation};
 use super::world::{Sim, Write};
 
@@ -171,26 +172,7 @@ fn repair(sim: &Sim) {
 /// Nothing is held by anybody any more.
 fn check_counts(sim: &Sim, schedule: &Schedule) {
     for instance in 0..schedule.settings.instances {
-        let Some(router) = sim.router(instance) else { continue };
-        let status = router.status();
-        let mut left = vec![
-            ("fallback reads", status.fallback_in_use as usize),
-            ("reads behind their token", status.fallback_behind_token_in_use as usize),
-            ("waiting writes", status.waiting_writes as usize),
-        ];
-        for node in &status.nodes {
-            left.push(("requests in flight", node.in_flight as usize));
-            for pool in [node.read_pool, node.write_pool] {
-                left.push(("connections in use", pool.open - pool.idle));
-                left.push(("waiting requests", pool.waiting));
-            }
-        }
-        let now = Instant::now();
-        let held = |node: &Arc<routing_core::Node>| node.admission(now) == Admission::Refused(Duration::ZERO);
-        left.push(("half-open slots", router.cluster().nodes().iter().filter(|node| held(node)).count()));
-        for (what, count) in left.into_iter().filter(|(_, count)| *count > 0) {
-            sim.world().violate(Promise::Leaks, format!("{what} of app{}: {count}", instance + 1));
-        }
+        underway::check(sim, instance, 0);
     }
     let mut world = sim.world();
     let executing: u32 = world.servers.iter().map(|server| server.executing).sum();

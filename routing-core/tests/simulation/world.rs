@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) heard: Vec<u32>,
     /// Fallback reads that run now, by instance and cap.
     pub(crate) fallback: Vec<[u32; 2]>,
+    /// Calls of clients that have begun and not ended, by instance.
+    pub(crate) underway: Vec<usize>,
     pub(crate) violations: Vec<Violation>,
     /// What happened, if that is wanted.
     pub(crate) trace: Option<String>,
@@ -84,6 +86,7 @@ impl Sim {
             accepted: vec![0; instances],
             heard: vec![0; instances],
             fallback: vec![[0; 2]; instances],
+            underway: vec![0; instances],
             violations: Vec::new(),
             trace: traced.then(String::new),
             draw: fastrand::Rng::with_seed(schedule.seed),

@@ -11,6 +11,7 @@ use super::draw::ms;
 use super::history::Place;
 use super::reads::Covered;
 use super::schedule::{Act, Theme};
+use super::underway::Underway;
 use super::violation::Promise;
 use super::world::{Sim, World, Write};
 
@@ -55,6 +56,7 @@ impl Writing {
         let named = covers.iter().map(|covered| covered.timeline).max().unwrap_or(0);
         let write = self.sim.world().new_write();
         let _dropped = Dropped(&self.sim, write);
+        let _underway = Underway::begin(&self.sim, self.instance);
         let Ok(ended) = timeout(STUCK, send(routed, act, write)).await else {
             self.sim.world().violate(Promise::Leaks, format!("{}: a write never ended", self.name));
             return None;
