@@ -15,7 +15,7 @@ use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, SessionRead};
 use crate::node_id::NodeId;
 use crate::refuse;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::selection::Choice;
 use crate::signal::Watcher;
 use crate::tried::Tried;

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::lsn::Position;
 use crate::node::Node;
 use crate::probe::Prober;
-use crate::router::Routed;
+use crate::routed::Routed;
 
 /// One node's pools. The type is the marker of its ORM in `Router<B>`, `ReadDb<B>` and `WriteDb<B>`.
 ///

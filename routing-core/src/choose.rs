@@ -254,7 +254,7 @@ mod tests {
     use crate::eligible::tests::{LIMITS, topology, with_nodes};
     use crate::fault::Fault;
     use crate::lsn::Timeline;
-    use crate::session::Serving;
+    use crate::notes::Serving;
     use crate::topology::Primary;
 
     #[tokio::test(start_paused = true)]

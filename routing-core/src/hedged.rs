@@ -13,7 +13,7 @@ use crate::lease::Lease;
 use crate::metrics::{self, Hedge};
 use crate::priority::Priority;
 use crate::read::Attempt;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::selection::Choice;
 use crate::tried::Tried;
 

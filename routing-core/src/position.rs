@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::backend::Backend;
 use crate::consistency::Consistency;
 use crate::lsn::{Lsn, Position, Timeline};
+use crate::notes::{TokenSource, Written};
 use crate::router::{Router, RouterInner};
-use crate::session::{Session, TokenSource, Written};
+use crate::session::Session;
 use crate::token::{Mark, SessionToken, UnixMillis};
 
 /// Asked on the primary after a commit: the position that everything committed before lies at or below, and the timeline in

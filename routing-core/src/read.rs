@@ -15,8 +15,8 @@ use crate::hedge::Hedging;
 use crate::lease::Lease;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
-use crate::router::Routed;
-use crate::session::Serving;
+use crate::notes::Serving;
+use crate::routed::Routed;
 use crate::tried::Tried;
 
 /// How one run of a closure ended.

@@ -15,7 +15,7 @@ use crate::eligible::Limits;
 use crate::lease::Ticket;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
 
@@ -229,8 +229,9 @@ mod tests {
     use crate::consistency::Consistency;
     use crate::fault::Fault;
     use crate::lease::Lease;
+    use crate::notes::Serving;
     use crate::router::Router;
-    use crate::session::{Serving, Session};
+    use crate::session::Session;
     use crate::testing::{FakeBackend, FakeCluster, FakeError};
 
     /// The picture, or the session, can change between a demand and the choice that follows it.

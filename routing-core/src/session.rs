@@ -4,15 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::decision::Decision;
 use crate::demand::{Floor, Memory};
 use crate::lsn::Position;
 use crate::metrics;
-use crate::node::Node;
 use crate::node_id::{NO_NODE, NodeId};
+use crate::notes::{Notes, Serving, Written};
 use crate::presented::{Presented, Reader};
 use crate::token::{InvalidToken, SessionToken, UnixMillis};
 
@@ -39,52 +38,6 @@ struct State {
     noted: AtomicBool,
     notes: Mutex<Notes>,
     last: Mutex<Option<Decision>>,
-}
-
-#[derive(Default)]
-struct Notes {
-    presented: Vec<Presented>,
-    observed: Vec<SessionToken>,
-    floor: Option<Floor>,
-    served: Option<Serving>,
-    written: Option<Written>,
-    /// Reads that replicas have served.
-    reads: u64,
-    /// A caller may read on a connection of its own.
-    lent: bool,
-}
-
-/// A node that serves a read of a session.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Serving {
-    node: NodeId,
-    /// When the read began at the latest. A connection from before that which still lives shows no less.
-    pub(crate) since: Instant,
-    /// The node's generation then.
-    pub(crate) generation: u64,
-}
-
-impl Serving {
-    /// A read begins.
-    pub(crate) fn begin(node: &Node) -> Self {
-        Self { node: node.id(), since: Instant::now(), generation: node.generation() }
-    }
-}
-
-/// Who can tell where a write has ended, and in which epoch it was made.
-#[derive(Clone)]
-pub(crate) struct Written {
-    pub(crate) by: Arc<dyn TokenSource>,
-    pub(crate) epoch: u64,
-}
-
-/// Makes tokens for what a session has written.
-pub(crate) trait TokenSource: Send + Sync {
-    /// A token for everything written before now in this epoch: a position, else a pin.
-    fn token(self: Arc<Self>, epoch: u64) -> BoxFuture<'static, Option<SessionToken>>;
-
-    /// The token as text.
-    fn sign(&self, token: &SessionToken) -> String;
 }
 
 impl Default for Session {
@@ -138,12 +91,7 @@ impl Session {
         match written {
             // What it was given lies before what it has written.
             Some(written) => written.by.token(written.epoch).await,
-            None => {
-                let (notes, now) = (self.notes(), UnixMillis::now());
-                let given = notes.presented.iter().filter_map(Presented::token);
-                let given = given.chain(notes.observed.iter().copied());
-                given.filter(|token| !token.is_over(now)).reduce(SessionToken::stricter)
-            }
+            None => self.notes().given(UnixMillis::now()),
         }
     }
 
@@ -186,14 +134,7 @@ impl Session {
         }
         let mut notes = self.notes();
         memory.floor = notes.floor;
-        let Notes { presented, observed, .. } = &mut *notes;
-        let presented = presented.iter_mut().filter_map(|presented| reader.read(presented));
-        let ours = |token: &SessionToken| reader.system_id.is_none_or(|own| own == token.system_id);
-        memory.token = presented
-            .chain(observed.iter().copied())
-            .filter(ours)
-            .filter(|token| !token.is_over(reader.wall()))
-            .reduce(SessionToken::stricter);
+        memory.token = notes.token(reader);
         memory
     }
 
@@ -207,13 +148,7 @@ impl Session {
             beside.0.wrote.store(self.wrote(), Relaxed);
             beside.0.on_primary.store(self.0.on_primary.load(Relaxed), Relaxed);
             beside.0.noted.store(floor.is_some() || self.0.noted.load(Relaxed), Relaxed);
-            *beside.notes() = Notes {
-                presented: notes.presented.clone(),
-                observed: notes.observed.clone(),
-                floor,
-                reads: notes.reads,
-                ..Notes::default()
-            };
+            *beside.notes() = notes.beside(floor);
         }
         beside
     }
@@ -254,23 +189,10 @@ impl Session {
             return;
         }
         let mut notes = self.notes();
-        notes.reads += 1;
         let before = self.0.node.swap(id, Relaxed);
-        let earlier = notes.served.filter(|earlier| earlier.generation == serving.generation);
-        notes.served = Some(serving);
-        if before == NO_NODE || before == id && continues {
-            return;
-        }
-        match earlier {
-            // Two reads at the same time, of one node.
-            Some(earlier) if before == id => {
-                notes.served = Some(Serving { since: earlier.since.min(serving.since), ..serving });
-            }
-            // Of two nodes, or of one before and after it lost connections: what comes next must not be behind either.
-            _ => {
-                notes.floor = Some(Floor::PrimaryAfter(Instant::now()));
-                self.0.noted.store(true, Relaxed);
-            }
+        if notes.serve(serving, before, continues) {
+            notes.floor = Some(Floor::PrimaryAfter(Instant::now()));
+            self.0.noted.store(true, Relaxed);
         }
     }
 
@@ -284,7 +206,7 @@ impl Session {
     pub(crate) fn move_to(&self, serving: Serving, beside: &Self) {
         let known = beside.notes().reads;
         let mut notes = self.notes();
-        if notes.reads == known && !notes.lent {
+        if notes.shows_no_more_than(known) {
             self.0.node.store(serving.node.as_u32(), Relaxed);
             notes.served = Some(serving);
         }
@@ -342,6 +264,7 @@ mod tests {
     use crate::breaker::BreakerConfig;
     use crate::config::NodeConfig;
     use crate::lsn::{Lsn, Timeline};
+    use crate::node::Node;
 
     fn node() -> Node {
         Node::new(NodeConfig::new("pg2", "postgres://h/d".parse().unwrap()), BreakerConfig::default())

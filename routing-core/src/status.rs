@@ -1,5 +1,7 @@
 //! What a person sees of a router: the JSON of `/routing`.
 
+mod config;
+mod node;
 mod spared;
 
 use std::time::Duration;
@@ -8,20 +10,21 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, PoolStatus};
-use crate::breaker::BreakerState;
 use crate::cluster::Cluster;
-use crate::config::RouterConfig;
-use crate::decision::{Access, Reason, Refusal};
+use crate::decision::Access;
 use crate::discoverer::DiscoveryStatus;
 use crate::event::Event;
-use crate::lsn::{Lsn, SystemId, Timeline};
+use crate::lsn::{SystemId, Timeline};
 use crate::node::Node;
-use crate::recent::RecentDecision;
 use crate::role::Role;
 use crate::router::Router;
 use crate::token::UnixMillis;
-use crate::topology::{NodeState, Primary, Topology};
-use spared::{BREAKER_OPEN, spare};
+use crate::topology::{Primary, Topology};
+use node::node_status;
+use spared::spare;
+
+pub use config::ConfigStatus;
+pub use node::{DecisionCount, NodeStatus};
 
 /// A router's state at one moment. Durations are seconds. It holds no secret.
 #[derive(Clone, Debug, Serialize)]
@@ -59,110 +62,6 @@ pub struct RouterStatus {
     pub config: ConfigStatus,
     /// All nodes, in the order of the configuration.
     pub nodes: Vec<NodeStatus>,
-}
-
-/// One node's state.
-#[derive(Clone, Debug, Serialize)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: String,
-    /// Where it is, without credentials.
-    pub address: String,
-    /// What it says of itself.
-    pub role: Role,
-    /// Whether it is the proven primary.
-    pub is_primary: bool,
-    /// Whether it may serve reads now (a primary: when no replica can).
-    pub serving: bool,
-    /// Why it may not.
-    pub refused: Option<String>,
-    /// How long the monitor has had no usable answer from it; `None` while it has one, and before the first probe ended.
-    pub down_seconds: Option<f64>,
-    /// Its timeline.
-    pub timeline: Option<Timeline>,
-    /// A standby's replay position, a primary's flush position.
-    pub lsn: Option<Lsn>,
-    /// Bytes of log that it has not replayed; `None` when that cannot be told.
-    pub lag_bytes: Option<u64>,
-    /// How long it has been lagging; `None` when that cannot be told.
-    pub lag_seconds: Option<f64>,
-    /// How stale its data may be at most; `None` when that cannot be told.
-    pub staleness_seconds: Option<f64>,
-    /// `closed`, `half_open` or `open`.
-    pub breaker: &'static str,
-    /// How much longer the breaker stays open.
-    pub breaker_open_seconds: Option<f64>,
-    /// Requests that hold one of its connections or wait for one.
-    pub in_flight: u32,
-    /// Its recent latency.
-    pub latency_seconds: f64,
-    /// How long ago its last answered probe was sent.
-    pub probe_age_seconds: Option<f64>,
-    /// Why it was chosen last.
-    pub last_reason: Option<Reason>,
-    /// Its last decisions, the newest first; at most 16.
-    pub recent: Vec<RecentDecision>,
-    /// How often it was chosen since it joined, by access and reason.
-    pub decisions: Vec<DecisionCount>,
-    /// Its share of reads next to other nodes.
-    pub weight: u32,
-    /// Where it stands.
-    pub zone: Option<String>,
-    /// The part of that share that it gets so far: less than 1 in its slow start.
-    pub ramp: f32,
-    /// Whether it gets no new work.
-    pub draining: bool,
-    /// Its read pool.
-    pub read_pool: PoolStatus,
-    /// Its write pool.
-    pub write_pool: PoolStatus,
-}
-
-/// How often a node was chosen for one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct DecisionCount {
-    /// What for.
-    pub access: Access,
-    /// Why.
-    pub reason: Reason,
-    /// How often.
-    pub count: u64,
-}
-
-/// Reports configuration without secrets: what `/routing` shows of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct ConfigStatus {
-    /// See [`RouterConfig::max_staleness`]; seconds.
-    pub max_staleness_seconds: f64,
-    /// See [`RouterConfig::probe_interval`]; seconds.
-    pub probe_interval_seconds: f64,
-    /// See [`RouterConfig::min_serving_replicas`].
-    pub min_serving_replicas: u32,
-    /// See [`RouterConfig::fallback_no_replica`].
-    pub fallback_no_replica: u32,
-    /// See [`RouterConfig::fallback_behind_token`].
-    pub fallback_behind_token: u32,
-    /// See [`RouterConfig::write_quorum`].
-    pub write_quorum: u32,
-    /// See [`RouterConfig::write_waiters`].
-    pub write_waiters: u32,
-    /// See [`RouterConfig::zone`].
-    pub zone: Option<String>,
-}
-
-impl From<&RouterConfig> for ConfigStatus {
-    fn from(config: &RouterConfig) -> Self {
-        Self {
-            max_staleness_seconds: config.max_staleness.as_secs_f64(),
-            probe_interval_seconds: config.probe_interval.as_secs_f64(),
-            min_serving_replicas: config.min_serving_replicas,
-            fallback_no_replica: config.fallback_no_replica(),
-            fallback_behind_token: config.fallback_behind_token(),
-            write_quorum: config.write_quorum,
-            write_waiters: config.write_waiters,
-            zone: config.zone.clone(),
-        }
-    }
 }
 
 impl<B: Backend> Router<B> {
@@ -234,69 +133,6 @@ fn unknown_primary(topology: &Topology) -> String {
         claims.filter_map(|state| Some(format!("{} {}", state.node.name(), state.blocked.as_ref()?)));
     let claims: Vec<_> = claims.collect();
     if claims.is_empty() { "unknown".to_owned() } else { format!("unknown: {}", claims.join("; ")) }
-}
-
-fn node_status(
-    state: &NodeState,
-    is_primary: bool,
-    lag_bytes: Option<u64>,
-    max_staleness: Duration,
-    now: Instant,
-) -> NodeStatus {
-    let node = &state.node;
-    let (breaker, open) = match node.breaker_state(now) {
-        BreakerState::Closed => ("closed", None),
-        BreakerState::HalfOpen => ("half_open", None),
-        BreakerState::Open { until } => ("open", Some(until.saturating_duration_since(now))),
-    };
-    let staleness = state.staleness(now);
-    let refused = match (&state.blocked, staleness) {
-        (Some(refusal), _) => Some(refusal.to_string()),
-        (None, _) if node.is_draining() => Some(Refusal::Draining.to_string()),
-        (None, _) if !is_primary && !node.serves_reads() => Some(Refusal::NoReads.to_string()),
-        (None, _) if !is_primary && state.kept_waiting(now).is_some() => {
-            state.kept_waiting(now).map(|left| Refusal::Flapping(left).to_string())
-        }
-        (None, _) if open.is_some() => Some(BREAKER_OPEN.to_owned()),
-        (None, _) if is_primary => None,
-        (None, None) => Some("staleness unknown".to_owned()),
-        (None, Some(bound)) if bound > max_staleness => Some(format!("stale {:.1} s", bound.as_secs_f64())),
-        (None, Some(_)) if state.returning => Some("was stale, not fresh for long enough".to_owned()),
-        (None, Some(_)) => None,
-    };
-    NodeStatus {
-        name: node.name().to_owned(),
-        address: node.config().url.to_string(),
-        role: state.role,
-        is_primary,
-        serving: refused.is_none(),
-        refused,
-        down_seconds: state.down_since.map(|since| seconds(now.saturating_duration_since(since))),
-        timeline: state.timeline,
-        lsn: state.lsn,
-        lag_bytes,
-        lag_seconds: state.lag(now).map(seconds),
-        staleness_seconds: staleness.map(seconds),
-        breaker,
-        breaker_open_seconds: open.map(seconds),
-        in_flight: node.in_flight(),
-        latency_seconds: seconds(node.latency()),
-        probe_age_seconds: state.probed.map(|sent| seconds(now.saturating_duration_since(sent))),
-        last_reason: node.last_reason(),
-        recent: node.recent().last(now),
-        decisions: node
-            .recent()
-            .counts()
-            .into_iter()
-            .map(|(access, reason, count)| DecisionCount { access, reason, count })
-            .collect(),
-        weight: node.weight(),
-        zone: node.zone().map(|zone| String::clone(&zone)),
-        ramp: node.ramp(now),
-        draining: node.is_draining(),
-        read_pool: PoolStatus::default(),
-        write_pool: PoolStatus::default(),
-    }
 }
 
 fn seconds(duration: Duration) -> f64 {

@@ -11,7 +11,7 @@ use crate::decision::Access;
 use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::node::Node;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another

@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::lease::Lease;
 use crate::node_id::NodeId;
 use crate::pool::CLEANUP_TIMEOUT;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::step::{Step, loses_the_answer, refused, replicated, roll_back, transaction_body, unknown};
 use crate::watch::LeaseWatch;
 

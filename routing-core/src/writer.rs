@@ -14,7 +14,7 @@ use crate::lease::{Lease, Ticket};
 use crate::metrics;
 use crate::node_id::NodeId;
 use crate::refuse;
-use crate::router::Routed;
+use crate::routed::Routed;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 

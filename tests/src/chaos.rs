@@ -7,13 +7,16 @@
 //! - A [`Fault`] is one thing that breaks, drawn from a [seed](crate::history::Seed).
 //! - A [`Tally`] is what clients were answered while each fault lasted.
 
+mod asking;
+mod class;
 mod disk;
 mod fault;
 mod load;
 mod scene;
 mod tally;
 
+pub use class::Class;
 pub use fault::{Fault, Kind};
-pub use load::{Class, Load};
+pub use load::Load;
 pub use scene::{ALL_NODES, Process, Scene};
 pub use tally::{Answered, Broken, Outcome, Tally};

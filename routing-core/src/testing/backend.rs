@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::lsn::{Position, Timeline};
 use crate::node::Node;
 use crate::probe::Prober;
-use crate::router::Routed;
+use crate::routed::Routed;
 
 /// The pools of one server in memory.
 #[derive(Debug)]

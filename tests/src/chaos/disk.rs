@@ -16,19 +16,19 @@ use tokio::time::sleep;
 
 use crate::chaos::scene::Scene;
 
-/// How large the small file system is.
-const SIZE: &str = "512k";
+/// What the small file system has room for beside the table: kilobytes.
+const ROOM: u64 = 512;
 
 /// A small file system in the place of a directory. Dropping it takes it away.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Puts it over a directory, with the same owner and the same directories in it; `None` when that is not allowed.
-    fn over(dir: &Path) -> Option<Self> {
+    /// Puts it over a directory, with so many kilobytes, the same owner and the same directories in it; `None` when that is not allowed.
+    fn over(dir: &Path, kilobytes: u64) -> Option<Self> {
         let meta = fs::metadata(dir).ok()?;
         let inner: Vec<_> = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
         let (uid, gid) = (meta.uid(), meta.gid());
-        let options = format!("size={SIZE},mode=700,uid={uid},gid={gid}");
+        let options = format!("size={kilobytes}k,mode=700,uid={uid},gid={gid}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).output();
         if !mounted.is_ok_and(|output| output.status.success()) {
             return None;
@@ -100,7 +100,10 @@ async fn small_disk(scene: &Scene) -> Option<SmallDisk> {
         .value("SELECT oid::text FROM pg_tablespace WHERE spcname = 'small'")
         .await
         .expect("its number");
-    let Some(disk) = SmallDisk::over(&data.join("pg_tblspc").join(number)) else {
+    let table: i64 =
+        session.value("SELECT pg_total_relation_size('watchlist') / 1024").await.expect("its size");
+    let kilobytes = table.unsigned_abs() + ROOM;
+    let Some(disk) = SmallDisk::over(&data.join("pg_tblspc").join(number), kilobytes) else {
         session.run("DROP TABLESPACE small").await.expect("it is empty");
         return None;
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::chaos::load::Class;
+use crate::chaos::class::Class;
 use crate::http::{Lost, Reply};
 
 /// How one request ended.
