@@ -135,6 +135,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::consistency::Consistency;
+    use crate::error::RouteError;
     use crate::router::Router;
     use crate::session::Session;
     use crate::testing::{FakeBackend, FakeCluster};
@@ -151,6 +152,26 @@ mod tests {
         assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, None);
         drop(lease);
         lease_of_now(&router).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_new_is_sent_once_a_shutdown_has_come_to_its_limit() {
+        let servers = FakeCluster::new(2);
+        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let routed = router.routed(Session::new(), Consistency::Strong);
+        let lease = routed.acquire_write().await.unwrap();
+        let watch = routed.watch(&lease);
+        let end = router.shutdown(Duration::from_millis(10));
+        let (sent, _) = tokio::join!(
+            async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                watch.unless_lost(async { 1 }).await
+            },
+            end
+        );
+        assert_eq!(sent, None);
+        assert_eq!(watch.refusal(lease.node()), RouteError::Closed);
     }
 
     /// One that is taken after the loss has nothing to do with it.
