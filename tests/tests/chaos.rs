@@ -41,10 +41,14 @@ async fn no_promise_is_broken_and_no_failure_is_without_a_cause() {
     let load = Load::start(&scene, RATE, seed.part(0));
     sleep(CALM).await;
     let (mut broken, mut rng) = (Vec::new(), seed.part(1));
-    while began.elapsed().as_secs_f64() < minutes * 60.0 {
+    let enough = |faults: usize| faults >= Fault::KINDS && began.elapsed().as_secs_f64() >= minutes * 60.0;
+    while !enough(broken.len()) {
         for fault in Fault::round(&mut rng) {
             broken.push(fault.strike(&mut scene).await);
             sleep(Duration::from_millis(300)).await;
+            if enough(broken.len()) {
+                break;
+            }
         }
     }
     sleep(CALM).await;

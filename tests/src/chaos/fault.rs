@@ -77,6 +77,9 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// How many kinds there are.
+    pub const KINDS: usize = KINDS.len();
+
     /// Every kind once, in an order, at places and for times that are drawn.
     #[must_use]
     pub fn round(rng: &mut Rng) -> Vec<Self> {

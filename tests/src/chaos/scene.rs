@@ -95,7 +95,8 @@ impl Scene {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            let settled = tokio::time::timeout(PATIENCE, healthy).await.is_ok();
+            // A node that was killed again and again is kept waiting for up to half a minute.
+            let settled = tokio::time::timeout(2 * PATIENCE, healthy).await.is_ok();
             assert!(settled, "{} does not see every node serve: {status:#}", process.name);
         }
     }
