@@ -54,8 +54,14 @@ impl RouterConfig {
         }
         for number in 1.. {
             let name = format!("DATABASE_REPLICA_{number}_URL");
-            let Some(url) = variable(&name) else { break };
             let zone = zone(&format!("DATABASE_REPLICA_{number}_ZONE"));
+            let Some(url) = variable(&name) else {
+                if zone.is_some() {
+                    let rule = "a DATABASE_REPLICA_…_ZONE is set whose DATABASE_REPLICA_…_URL is not";
+                    return Err(ConfigError::Rule(rule));
+                }
+                break;
+            };
             nodes.push(NodeConfig { zone, ..node(&name, &url)? });
         }
         if let Some(user) = variable("DATABASE_PROBE_USER") {
@@ -191,6 +197,10 @@ mod tests {
                     ("DATABASE_REPLICA_ZONES", "a"),
                 ],
                 "DATABASE_REPLICA_ZONES is set and DATABASE_REPLICA_URLS is not",
+            ),
+            (
+                &[("DATABASE_PRIMARY_URL", "postgres://h/d"), ("DATABASE_REPLICA_1_ZONE", "a")],
+                "whose DATABASE_REPLICA_…_URL is not",
             ),
         ];
         for (variables, named) in table {
