@@ -38,17 +38,57 @@ impl From<&RouterConfig> for Limits {
     }
 }
 
+/// What one read asks of each replica at one moment. What is the same for all of them is computed here, once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) demand: Demand,
+    pub(crate) limits: Limits,
+    pub(crate) now: Instant,
+    /// How stale a replica may be at most, by its proven bound.
+    limit: Duration,
+    /// Data that is fresh as of an earlier instant is too old. `None`: any data is within the limit.
+    oldest: Option<Instant>,
+    /// The limit is below what every bound has in it.
+    none_fresh: bool,
+    /// The bound that is asked for must be proven.
+    needs_lineage: bool,
+}
+
+impl Terms {
+    pub(crate) fn new(demand: Demand, limits: Limits, now: Instant) -> Self {
+        let bound = demand.bound.filter(|_| !disabled(Sabotage::StalenessBound));
+        let limit = bound.map_or(limits.max_staleness, |bound| bound.min(limits.max_staleness));
+        let age = limit.checked_sub(limits.commit_delay);
+        Self {
+            demand,
+            limits,
+            now,
+            limit,
+            oldest: age.and_then(|age| now.checked_sub(age)),
+            none_fresh: age.is_none(),
+            needs_lineage: bound.is_some(),
+        }
+    }
+
+    /// The same for another demand.
+    pub(crate) fn with_demand(&self, demand: Demand) -> Self {
+        Self::new(demand, self.limits, self.now)
+    }
+
+    /// How stale data that is fresh as of this instant may be, if that is too stale.
+    #[inline(always)]
+    fn exceeded(&self, fresh: Instant) -> Option<Duration> {
+        // One comparison instead of a subtraction, an addition and a comparison for each node.
+        let exceeded = self.none_fresh || self.oldest.is_some_and(|oldest| fresh < oldest);
+        exceeded.then(|| self.now.saturating_duration_since(fresh) + self.limits.commit_delay)
+    }
+}
+
 /// Whether a chosen node still meets the demand after the time that getting a connection took.
-pub(crate) fn still_meets(
-    state: &NodeState,
-    demand: Demand,
-    limits: Limits,
-    reason: Reason,
-    now: Instant,
-) -> bool {
+pub(crate) fn still_meets(state: &NodeState, terms: &Terms, reason: Reason) -> bool {
     match reason {
         Reason::LeastStale => state.blocked.is_none(),
-        _ => state.blocked.is_none() && unfresh(state, demand, limits, now).is_none(),
+        _ => state.blocked.is_none() && unfresh(state, terms).is_none(),
     }
 }
 
@@ -94,33 +134,28 @@ pub(crate) fn unserving(
     })
 }
 
-/// Why a replica is not fresh enough for the demand at `now`.
+/// Why a replica is not fresh enough.
 #[inline(always)]
-pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
-    if demand.primary.is_some() {
+pub(crate) fn unfresh(state: &NodeState, terms: &Terms) -> Option<Refusal> {
+    if terms.demand.primary.is_some() {
         return Some(Refusal::IsReplica);
     }
-    let limit = match demand.bound {
-        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
-        Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
-        Some(bound) => bound.min(limits.max_staleness),
-        None => limits.max_staleness,
-    };
-    let Some(bound) = state.staleness(now).map(|staleness| staleness + limits.commit_delay) else {
+    if terms.needs_lineage && !state.lineage_proven {
         return Some(Refusal::StalenessUnknown);
-    };
-    if bound > limit {
-        Some(Refusal::Stale { bound, limit })
+    }
+    let Some(fresh) = state.fresh_as_of else { return Some(Refusal::StalenessUnknown) };
+    if let Some(bound) = terms.exceeded(fresh) {
+        Some(Refusal::Stale { bound, limit: terms.limit })
     } else if state.returning {
         Some(Refusal::Returning)
     } else {
-        behind_position(state, demand)
+        behind_position(state, &terms.demand)
     }
 }
 
 /// Why a replica does not have what the session has seen.
 #[inline(always)]
-fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
+fn behind_position(state: &NodeState, demand: &Demand) -> Option<Refusal> {
     if !demand.needs_position() {
         return None;
     }
@@ -199,10 +234,10 @@ pub(crate) mod tests {
             ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
         ];
         for (name, state, demand, expected) in cases {
-            assert_eq!(unfresh(state, demand, LIMITS, now), expected, "{name}");
+            assert_eq!(unfresh(state, &Terms::new(demand, LIMITS, now)), expected, "{name}");
         }
         for demand in [Demand::ANY, bound, floor(100)] {
-            let found = unfresh(&later(state.clone()), demand, LIMITS, now);
+            let found = unfresh(&later(state.clone()), &Terms::new(demand, LIMITS, now));
             assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
         }
     }

@@ -34,15 +34,19 @@ impl Fading {
     }
 
     /// What it is at `now`. Once set to more than zero, it stays more than zero.
+    #[inline]
     pub(crate) fn at(&self, now: Instant) -> u32 {
         let packed = self.packed.load(Relaxed);
+        // Of zero nothing fades, and nobody needs to look at the time.
+        if packed >> 32 == 0 { 0 } else { self.faded(packed, self.tick(now)) }
+    }
+
+    /// What was kept as `packed`, at this tick.
+    fn faded(&self, packed: u64, tick: u32) -> u32 {
         let (value, set) = ((packed >> 32) as u32, packed as u32);
-        if value == 0 {
-            return 0;
-        }
         // A clock that another thread read a moment earlier.
-        let age = (self.tick(now).wrapping_sub(set) as i32).max(0).unsigned_abs();
-        if age == 0 {
+        let age = (tick.wrapping_sub(set) as i32).max(0).unsigned_abs();
+        if value == 0 || age == 0 {
             return value;
         }
         let age = u64::from(age) * TICK_MILLIS;
@@ -54,7 +58,18 @@ impl Fading {
     }
 
     pub(crate) fn set(&self, value: u32, now: Instant) {
-        self.packed.store(u64::from(value) << 32 | u64::from(self.tick(now)), Relaxed);
+        self.store(value, self.tick(now));
+    }
+
+    /// Sets it to what follows from what it is at `now`. Of several at once one counts.
+    pub(crate) fn update(&self, now: Instant, next: impl FnOnce(u32) -> u32) {
+        let tick = self.tick(now);
+        let value = next(self.faded(self.packed.load(Relaxed), tick));
+        self.store(value, tick);
+    }
+
+    fn store(&self, value: u32, tick: u32) {
+        self.packed.store(u64::from(value) << 32 | u64::from(tick), Relaxed);
     }
 }
 

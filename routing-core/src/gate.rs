@@ -95,8 +95,14 @@ impl Gate {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[inline]
     pub(crate) fn admission(&self, now: Instant) -> Admission {
-        let Some(until) = self.until() else { return Admission::Admitted };
+        self.until().map_or(Admission::Admitted, |until| self.admission_after(until, now))
+    }
+
+    /// The same of a breaker that has opened, until then.
+    #[cold]
+    fn admission_after(&self, until: Instant, now: Instant) -> Admission {
         match until.checked_duration_since(now) {
             Some(left) if !left.is_zero() => Admission::Refused(left),
             _ if self.probing.load(Relaxed) => Admission::Refused(Duration::ZERO),

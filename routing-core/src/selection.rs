@@ -11,7 +11,7 @@ use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor, Memory};
-use crate::eligible::Limits;
+use crate::eligible::{Limits, Terms};
 use crate::lease::Ticket;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
@@ -32,35 +32,49 @@ pub(crate) enum Choice {
 }
 
 impl<B: Backend> Routed<B> {
-    /// What this read demands now: the cluster may have changed since the last look. And the replica that its session keeps
-    /// to, if one does.
-    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
+    /// What this read demands now, and who serves it.
+    pub(crate) fn decide(&self, attempts: &mut Attempts, now: Instant) -> Choice {
+        let topology = self.shared().peek();
+        (attempts.demand, attempts.kept) = self.demand(&topology, attempts, now);
+        self.choose(&topology, attempts, now)
+    }
+
+    /// [`decide`](Self::decide), for a read beside one that waits.
+    pub(crate) fn decide_beside(&self, attempts: &mut Attempts, now: Instant) -> Choice {
+        let topology = self.shared().peek();
+        (attempts.demand, attempts.kept) = self.demand(&topology, attempts, now);
+        self.choose_beside(&topology, attempts, now)
+    }
+
+    /// What this read demands: the cluster may have changed since the last look. And the replica that its session keeps to, if
+    /// one does.
+    fn demand(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
         let shared = self.shared();
-        let topology = shared.peek();
-        let reader = shared.reader(&topology);
+        let reader = shared.reader(topology);
         // Only a token ends by the wall's clock.
         let demanded = |memory: &Memory| {
             let wall = memory.token.map_or(UnixMillis(0), |_| reader.wall());
-            demand::demand(self.consistency, memory, &topology, wall)
+            demand::demand(self.consistency, memory, topology, wall)
         };
         let mut memory = self.session.memory(&reader);
         let mut found = demanded(&memory);
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
-            kept = choose::kept(&topology, found, &self.session, tried, self.limits(attempts), now);
+            let terms = Terms::new(found, self.limits(attempts), now);
+            kept = choose::kept(topology, &self.session, tried, &terms);
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
+                found = demanded(&memory);
             }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
-            && let Some(position) = demand::settle(floor, &topology)
+            && let Some(position) = demand::settle(floor, topology)
         {
             self.session.settle_floor(asked, position);
-            memory = self.session.memory(&reader);
+            found = demanded(&self.session.memory(&reader));
         }
-        found = demanded(&memory);
         if shared.primary_only.load(Relaxed) && found.primary.is_none() {
             found.primary = Some(Reason::PrimaryOnly);
         }
@@ -76,15 +90,14 @@ impl<B: Backend> Routed<B> {
         if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
     }
 
-    pub(crate) fn choose(&self, attempts: &mut Attempts, now: Instant) -> Choice {
+    fn choose(&self, topology: &Topology, attempts: &mut Attempts, now: Instant) -> Choice {
         let shared = self.shared();
-        let topology = shared.peek();
-        let (demand, limits, tried) = (attempts.demand, self.limits(attempts), &attempts.tried);
+        let terms = Terms::new(attempts.demand, self.limits(attempts), now);
+        let (demand, tried) = (&terms.demand, &attempts.tried);
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
-            let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
-            if let Some(mut chosen) = replica {
+            if let Some(mut chosen) = choose::replica(topology, &self.session, tried, balance, &terms) {
                 let id = chosen.state.node.id();
                 if attempts.kept.is_some_and(|kept| kept != id) {
                     // The picture, or the session, has changed since the demand was made.
@@ -99,11 +112,11 @@ impl<B: Backend> Routed<B> {
                 if attempts.waiting_since.is_some() && !said {
                     chosen.reason = Reason::WaitedForReplay;
                 }
-                return take(&chosen, &topology, None, now);
+                return take(&chosen, topology, None, now);
             }
             if demand.needs_position() {
                 let patience = shared.config.session_wait;
-                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let (replicas, near) = choose::behind(topology, tried, &terms, patience);
                 behind = !replicas.is_empty();
                 if behind
                     && (near || demand.ask.is_some())
@@ -114,7 +127,7 @@ impl<B: Backend> Routed<B> {
             }
         }
         // A busy replica is not a lost one: the primary is spared.
-        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(&topology) {
+        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(topology) {
             return Choice::Nothing;
         }
         let reason = match demand.primary {
@@ -124,13 +137,13 @@ impl<B: Backend> Routed<B> {
             None => Reason::FallbackNoReplica,
         };
         let may_defy = attempts.rounds == 0 && !attempts.heeds_breakers;
-        let primary = |reason| choose::primary(&topology, demand, tried, limits, reason, now);
+        let primary = |reason| choose::primary(topology, tried, &terms, reason);
         let chosen = match primary(reason) {
             None if may_defy => {
-                let replica = choose::last_resort(&topology, demand, tried, limits, now);
+                let replica = choose::last_resort(topology, tried, &terms);
                 if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
                     let may = self.may_take(&chosen, attempts);
-                    return if may { take(&chosen, &topology, None, now) } else { Choice::Again };
+                    return if may { take(&chosen, topology, None, now) } else { Choice::Again };
                 }
                 primary(Reason::LastResort)
             }
@@ -156,7 +169,7 @@ impl<B: Backend> Routed<B> {
             return Choice::Again;
         }
         let falls_back = permit.is_some();
-        let choice = take(&chosen, &topology, permit, now);
+        let choice = take(&chosen, topology, permit, now);
         if falls_back && matches!(choice, Choice::Take(_)) {
             metrics::fallback(reason);
         }
@@ -178,21 +191,21 @@ impl<B: Backend> Routed<B> {
     }
 
     /// A replica beside one that keeps a read waiting: among those about which there is no doubt.
-    pub(crate) fn choose_beside(&self, attempts: &Attempts, now: Instant) -> Choice {
+    fn choose_beside(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
-        let topology = shared.peek();
-        let (demand, tried) = (attempts.demand, &attempts.tried);
         let limits = Limits { max_ejected: 1.0, min_serving: 0, ..shared.limits };
+        let terms = Terms::new(attempts.demand, limits, now);
+        let (demand, tried) = (&terms.demand, &attempts.tried);
         if demand.primary.is_some() {
             return Choice::Nothing;
         }
         let balance = &*shared.balance;
-        match choose::replica(&topology, demand, &self.session, tried, balance, limits, now) {
+        match choose::replica(topology, &self.session, tried, balance, &terms) {
             Some(chosen) if chosen.trial => Choice::Nothing,
-            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, &topology, None, now),
+            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, topology, None, now),
             None if demand.needs_position() => {
                 let patience = shared.config.session_wait;
-                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let (replicas, near) = choose::behind(topology, tried, &terms, patience);
                 let waits = now < attempts.waiting_since.unwrap_or(now) + patience;
                 let may_come = !replicas.is_empty() && (near || demand.ask.is_some());
                 if waits && may_come { Choice::Behind } else { Choice::Nothing }
@@ -244,12 +257,13 @@ mod tests {
         let now = Instant::now();
         let mut attempts = routed.attempts();
         routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
-        (attempts.demand, attempts.kept) = routed.demand(&attempts, now);
+        let topology = router.cluster().topology();
+        (attempts.demand, attempts.kept) = routed.demand(&topology, &attempts, now);
         assert_eq!(attempts.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
-        assert!(matches!(routed.choose(&mut attempts, now), Choice::Again));
-        let (demand, kept) = routed.demand(&attempts, now);
+        assert!(matches!(routed.choose(&topology, &mut attempts, now), Choice::Again));
+        let (demand, kept) = routed.demand(&topology, &attempts, now);
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
     }
 

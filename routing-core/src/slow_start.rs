@@ -33,8 +33,13 @@ impl SlowStart {
     }
 
     /// The part of its share that it gets at `now`.
+    #[inline]
     pub(crate) fn at(&self, now: Instant) -> f32 {
-        let Some(began) = self.began.load(Relaxed).checked_sub(1) else { return 1.0 };
+        self.began.load(Relaxed).checked_sub(1).map_or(1.0, |began| self.since(began, now))
+    }
+
+    #[cold]
+    fn since(&self, began: u64, now: Instant) -> f32 {
         let elapsed = now.saturating_duration_since(self.origin + Duration::from_nanos(began));
         if elapsed >= self.length {
             // It is over: nobody needs to look at the clock for it again. One that has begun meanwhile stays.

@@ -41,6 +41,10 @@ impl Balance for LeastInFlight {
         best.1
     }
 
+    fn heeds_latency(&self) -> bool {
+        false
+    }
+
     fn reason(&self) -> Reason {
         Reason::LeastInFlight
     }

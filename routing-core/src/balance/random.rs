@@ -30,6 +30,10 @@ impl Balance for Random {
         drawn(&mut numbers, candidates, |candidate| f64::from(candidate.ramp()))
     }
 
+    fn heeds_latency(&self) -> bool {
+        false
+    }
+
     fn reason(&self) -> Reason {
         Reason::Random
     }

@@ -47,6 +47,10 @@ impl Balance for RoundRobin {
         turn
     }
 
+    fn heeds_latency(&self) -> bool {
+        false
+    }
+
     fn reason(&self) -> Reason {
         Reason::RoundRobin
     }

@@ -30,6 +30,10 @@ impl Balance for Weighted {
         drawn(&mut self.draw.split(), candidates, |candidate| candidate.share())
     }
 
+    fn heeds_latency(&self) -> bool {
+        false
+    }
+
     fn reason(&self) -> Reason {
         Reason::Weighted
     }

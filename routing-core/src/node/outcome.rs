@@ -32,6 +32,7 @@ impl Node {
     }
 
     /// Its requests in flight, and the faults that it met lately as if they were.
+    #[inline]
     pub(crate) fn load(&self, now: Instant) -> u32 {
         self.in_flight().saturating_add((self.faults.at(now) + PARTS / 2) / PARTS)
     }
@@ -111,7 +112,7 @@ impl Node {
 
     /// A node that fails at once has nothing in flight; nobody is to take that for speed.
     fn charge(&self, now: Instant) {
-        self.faults.set(self.faults.at(now).saturating_add(PARTS).min(u32::MAX / 2), now);
+        self.faults.update(now, |owed| owed.saturating_add(PARTS).min(u32::MAX / 2));
     }
 
     /// The monitor reached the node. (One that it does not reach is kept away by the topology.)
@@ -123,9 +124,7 @@ impl Node {
     /// is seen with its first slow answer.
     fn record_latency(&self, elapsed: Duration, now: Instant) {
         let sample = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX).max(1);
-        let old = self.latency.at(now);
-        let new = if sample >= old { sample } else { old - (old - sample).div_ceil(8) };
-        self.latency.set(new, now);
+        self.latency.update(now, |old| if sample >= old { sample } else { old - (old - sample).div_ceil(8) });
     }
 }
 
