@@ -37,10 +37,19 @@ struct Eligible<'t> {
     spared: bool,
 }
 
+/// The replicas that may serve.
+type AllEligible<'t> = SmallVec<[Eligible<'t>; 32]>;
+
 /// The replicas that may serve: those that their breakers admit, and those that are spared.
-#[inline(always)]
-fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> SmallVec<[Eligible<'t>; 32]> {
+fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> AllEligible<'t> {
     let mut eligible = SmallVec::new();
+    find_eligible(topology, tried, terms, &mut eligible);
+    eligible
+}
+
+/// [`eligible`] in place: half a kilobyte that the one caller who must be fast does not move.
+#[inline]
+fn find_eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms, eligible: &mut AllEligible<'t>) {
     let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
     for (index, state) in topology.nodes.iter().enumerate() {
         if barred(topology, state, index, tried, terms.now).is_some() || unfresh(state, terms).is_some() {
@@ -58,7 +67,6 @@ fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> SmallVe
             |(_, index): &(_, usize)| Eligible { state: &topology.nodes[*index], trial: false, spared: true };
         eligible.extend(spared.iter().map(spare));
     }
-    eligible
 }
 
 /// Chooses a replica for a read that its demand lets a replica serve.
@@ -72,7 +80,8 @@ pub(crate) fn replica<'t>(
     if terms.demand.primary.is_some() {
         return None;
     }
-    let mut eligible = eligible(topology, tried, terms);
+    let mut eligible = AllEligible::new();
+    find_eligible(topology, tried, terms, &mut eligible);
     if let Some(preferred) = session.preferred()
         && let Some(Eligible { state, spared, .. }) =
             eligible.iter().find(|eligible| !eligible.trial && eligible.state.node.id().as_u32() == preferred)
@@ -88,17 +97,17 @@ pub(crate) fn replica<'t>(
     }
     let heeds_latency = balance.heeds_latency();
     let mut candidates: SmallVec<[Candidate<'_>; 32]> = SmallVec::new();
-    candidates.extend(eligible.iter().map(|eligible| {
+    for eligible in &eligible {
         let node = &eligible.state.node;
-        Candidate {
+        candidates.push(Candidate {
             name: node.name(),
             // Its faults have kept a half-open node waiting already.
             in_flight: if eligible.trial { node.in_flight() } else { node.load(terms.now) },
             weight: node.weight(),
             ramp: node.ramp(terms.now),
             latency: if heeds_latency { node.latency_at(terms.now) } else { Duration::ZERO },
-        }
-    }));
+        });
+    }
     let choice = balance.choose(&candidates).min(eligible.len() - 1);
     let Eligible { state, trial, spared } = eligible[choice];
     let reason = match spared {
@@ -110,7 +119,7 @@ pub(crate) fn replica<'t>(
 }
 
 /// Leaves the nodes of the own zone alone, if they have room.
-fn stay_in_zone(eligible: &mut SmallVec<[Eligible<'_>; 32]>, terms: &Terms) {
+fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms) {
     let now = terms.now;
     let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
         let node = &eligible.state.node;

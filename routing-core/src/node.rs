@@ -33,7 +33,8 @@ pub struct Node {
     name: Arc<str>,
     config: NodeConfig,
     gate: Gate,
-    in_flight: AtomicU32,
+    /// Requests in flight, and in the upper half how many there have been: one operation counts a request in and numbers it.
+    entered: AtomicU64,
     /// Microseconds; an average that follows peaks.
     latency: Fading,
     /// What it owes for its faults, in parts of a request in flight.
@@ -81,7 +82,7 @@ impl Node {
             reads: AtomicBool::new(config.reads),
             write_refused: AtomicBool::new(false),
             config,
-            in_flight: AtomicU32::new(0),
+            entered: AtomicU64::new(0),
             latency: Fading::new(LATENCY_HALF_LIFE),
             faults: Fading::new(FAULT_HALF_LIFE),
             slow_start: SlowStart::new(cluster.slow_start),
@@ -165,8 +166,9 @@ impl Node {
 
     /// Requests of this process that hold one of its connections or wait for one.
     #[must_use]
+    #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.entered.load(Relaxed) as u32
     }
 
     /// Why it was chosen last.
@@ -199,6 +201,7 @@ impl Node {
 
     /// Whether its breaker admits a request at `now`. It changes nothing and takes no lock.
     #[must_use]
+    #[inline(always)]
     pub fn admission(&self, now: Instant) -> Admission {
         self.gate.admission(now)
     }
@@ -244,13 +247,13 @@ impl Node {
 
     /// It was chosen: one more request is in flight.
     pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason, now: Instant) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.recent.record(access, reason, now);
+        let number = self.entered.fetch_add(1 << 32 | 1, Relaxed) >> 32;
+        self.recent.record(number, access, reason, now);
         self.meters.decision(access, role, reason);
     }
 
     pub(crate) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.entered.fetch_sub(1, Relaxed);
     }
 
     /// Takes the half-open state's only slot; `false` when another request has it.

@@ -39,6 +39,7 @@ impl Node {
 
     /// The part of its share of reads that it gets at `now`, from 0.1 to 1: less than 1 in its slow start.
     #[must_use]
+    #[inline]
     pub fn ramp(&self, now: Instant) -> f32 {
         self.slow_start.at(now)
     }
