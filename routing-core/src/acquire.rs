@@ -156,7 +156,7 @@ impl<B: Backend> Routed<B> {
                     }
                     let Some(state) = topology.node(id) else { return Err(None) };
                     let reason = lease.decision().reason;
-                    let terms = Terms::new(attempts.demand, shared.limits, now);
+                    let terms = Terms::new(&attempts.demand, &shared.limits, now);
                     if !eligible::still_meets(state, &terms, reason) {
                         return Err(None);
                     }
@@ -213,7 +213,8 @@ impl<B: Backend> Routed<B> {
         let since = *attempts.waiting_since.get_or_insert(now);
         {
             let topology = shared.peek();
-            let terms = Terms::new(attempts.demand, self.limits(attempts), now);
+            let limits = self.limits(attempts);
+            let terms = Terms::new(&attempts.demand, &limits, now);
             let (replicas, _) =
                 choose::behind(&topology, &attempts.tried, &terms, shared.config.session_wait);
             let asked = attempts.demand.ask.and(topology.primary());

@@ -41,7 +41,7 @@ struct Eligible<'t> {
 type AllEligible<'t> = SmallVec<[Eligible<'t>; 32]>;
 
 /// The replicas that may serve: those that their breakers admit, and those that are spared.
-fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> AllEligible<'t> {
+fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> AllEligible<'t> {
     let mut eligible = SmallVec::new();
     find_eligible(topology, tried, terms, &mut eligible);
     eligible
@@ -49,7 +49,7 @@ fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> AllElig
 
 /// [`eligible`] in place: half a kilobyte that the one caller who must be fast does not move.
 #[inline]
-fn find_eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms, eligible: &mut AllEligible<'t>) {
+fn find_eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>, eligible: &mut AllEligible<'t>) {
     let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
     for (index, state) in topology.nodes.iter().enumerate() {
         if barred(topology, state, index, tried, terms.now).is_some() || unfresh(state, terms).is_some() {
@@ -75,7 +75,7 @@ pub(crate) fn replica<'t>(
     session: &Session,
     tried: &Tried,
     balance: &dyn Balance,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Option<Chosen<'t>> {
     if terms.demand.primary.is_some() {
         return None;
@@ -119,7 +119,7 @@ pub(crate) fn replica<'t>(
 }
 
 /// Leaves the nodes of the own zone alone, if they have room.
-fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms) {
+fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms<'_>) {
     let now = terms.now;
     let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
         let node = &eligible.state.node;
@@ -131,7 +131,7 @@ fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms) {
 }
 
 /// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
-pub(crate) fn last_resort<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms) -> Option<Chosen<'t>> {
+pub(crate) fn last_resort<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> Option<Chosen<'t>> {
     let refused = |(index, state): &(usize, &NodeState)| {
         barred(topology, state, *index, tried, terms.now).is_none() && unfresh(state, terms).is_none()
     };
@@ -141,7 +141,7 @@ pub(crate) fn last_resort<'t>(topology: &'t Topology, tried: &Tried, terms: &Ter
 }
 
 /// The node that the session keeps to, if it can go on serving it.
-pub(crate) fn kept(topology: &Topology, session: &Session, tried: &Tried, terms: &Terms) -> Option<NodeId> {
+pub(crate) fn kept(topology: &Topology, session: &Session, tried: &Tried, terms: &Terms<'_>) -> Option<NodeId> {
     let mut nodes = topology.nodes.iter().enumerate();
     let (index, state) = nodes.find(|(_, state)| session.serves(state.node.id()))?;
     if barred(topology, state, index, tried, terms.now).is_some() {
@@ -163,7 +163,7 @@ pub(crate) fn kept(topology: &Topology, session: &Session, tried: &Tried, terms:
 }
 
 /// Whether the least stale replicas may serve when all exceed the limit.
-fn may_be_stale(terms: &Terms) -> bool {
+fn may_be_stale(terms: &Terms<'_>) -> bool {
     !terms.demand.needs_proof() && !terms.demand.token && terms.limits.min_serving > 0
 }
 
@@ -171,10 +171,11 @@ fn may_be_stale(terms: &Terms) -> bool {
 pub(crate) fn behind<'t>(
     topology: &'t Topology,
     tried: &Tried,
-    terms: &Terms,
+    terms: &Terms<'_>,
     patience: Duration,
 ) -> (SmallVec<[&'t NodeState; 32]>, bool) {
-    let eligible = eligible(topology, tried, &terms.with_demand(terms.demand.without_position()));
+    let demand = terms.demand.without_position();
+    let eligible = eligible(topology, tried, &terms.with_demand(&demand));
     let states = eligible.iter().map(|eligible| eligible.state);
     let behind: SmallVec<[&NodeState; 32]> = states.filter(|state| state.lineage_proven).collect();
     // What it has replayed since it was last asked is not known, and is no lag of it.
@@ -190,7 +191,7 @@ fn least_stale<'t>(
     topology: &'t Topology,
     session: &Session,
     tried: &Tried,
-    terms: &Terms,
+    terms: &Terms<'_>,
 ) -> Option<Chosen<'t>> {
     if !may_be_stale(terms) {
         return None;
@@ -219,7 +220,7 @@ fn least_stale<'t>(
 pub(crate) fn primary<'t>(
     topology: &'t Topology,
     tried: &Tried,
-    terms: &Terms,
+    terms: &Terms<'_>,
     reason: Reason,
 ) -> Option<Chosen<'t>> {
     let state = topology.writer(terms.now, terms.limits.writer_lease).ok().flatten()?;
@@ -264,7 +265,7 @@ mod tests {
             (now, above(3), false),
         ] {
             topology.primary = at(confirmed, Timeline(2));
-            let terms = Terms::new(demand, LIMITS, now);
+            let terms = Terms::new(&demand, &LIMITS, now);
             let chosen = primary(&topology, &Tried::default(), &terms, Reason::Strong);
             assert_eq!(chosen.is_some(), serves, "{demand:?}");
         }
@@ -294,7 +295,8 @@ mod tests {
         ] {
             let topology = with_nodes(count, now);
             (0..open).for_each(|index| open_breaker(&topology, index, now));
-            let terms = Terms::new(Demand::ANY, Limits { max_ejected: share, ..LIMITS }, now);
+            let limits = Limits { max_ejected: share, ..LIMITS };
+            let terms = Terms::new(&Demand::ANY, &limits, now);
             let (mut seen, mut spared_seen) = (Vec::new(), Vec::new());
             for _ in 0..200 {
                 let session = Session::new();
@@ -335,7 +337,7 @@ mod tests {
             let (session, tried) = (Session::new(), Tried::default());
             let node = &topology.nodes[random.usize(..topology.nodes.len())].node;
             session.keep_to(Serving::begin(node), false, false);
-            let terms = Terms::new(Demand::ANY, LIMITS, now);
+            let terms = Terms::new(&Demand::ANY, &LIMITS, now);
             let Some(kept) = kept(&topology, &session, &tried, &terms) else {
                 lost += 1;
                 continue;
@@ -357,7 +359,7 @@ mod tests {
             Primary::Known { index: 0, timeline: Timeline(1), confirmed: now, read_only: false };
         (0..3).for_each(|index| open_breaker(&topology, index, now));
         let mut tried = Tried::default();
-        let terms = Terms::new(Demand::ANY, LIMITS, now);
+        let terms = Terms::new(&Demand::ANY, &LIMITS, now);
         let least = |tried: &Tried| last_resort(&topology, tried, &terms);
         let chosen = least(&tried).unwrap();
         assert_eq!((chosen.state.node.name(), chosen.trial), ("pg2", false));

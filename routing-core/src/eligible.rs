@@ -40,9 +40,9 @@ impl From<&RouterConfig> for Limits {
 
 /// What one read asks of each replica at one moment. What is the same for all of them is computed here, once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    pub(crate) demand: Demand,
-    pub(crate) limits: Limits,
+pub(crate) struct Terms<'a> {
+    pub(crate) demand: &'a Demand,
+    pub(crate) limits: &'a Limits,
     pub(crate) now: Instant,
     /// How stale a replica may be at most, by its proven bound.
     limit: Duration,
@@ -54,8 +54,8 @@ pub(crate) struct Terms {
     needs_lineage: bool,
 }
 
-impl Terms {
-    pub(crate) fn new(demand: Demand, limits: Limits, now: Instant) -> Self {
+impl<'a> Terms<'a> {
+    pub(crate) fn new(demand: &'a Demand, limits: &'a Limits, now: Instant) -> Self {
         let bound = demand.bound.filter(|_| !disabled(Sabotage::StalenessBound));
         let limit = bound.map_or(limits.max_staleness, |bound| bound.min(limits.max_staleness));
         let age = limit.checked_sub(limits.commit_delay);
@@ -71,8 +71,11 @@ impl Terms {
     }
 
     /// The same for another demand.
-    pub(crate) fn with_demand(&self, demand: Demand) -> Self {
-        Self::new(demand, self.limits, self.now)
+    pub(crate) fn with_demand<'b>(&self, demand: &'b Demand) -> Terms<'b>
+    where
+        'a: 'b,
+    {
+        Terms::new(demand, self.limits, self.now)
     }
 
     /// How stale data that is fresh as of this instant may be, if that is too stale.
@@ -85,7 +88,7 @@ impl Terms {
 }
 
 /// Whether a chosen node still meets the demand after the time that getting a connection took.
-pub(crate) fn still_meets(state: &NodeState, terms: &Terms, reason: Reason) -> bool {
+pub(crate) fn still_meets(state: &NodeState, terms: &Terms<'_>, reason: Reason) -> bool {
     match reason {
         Reason::LeastStale => state.blocked.is_none(),
         _ => state.blocked.is_none() && unfresh(state, terms).is_none(),
@@ -136,7 +139,7 @@ pub(crate) fn unserving(
 
 /// Why a replica is not fresh enough.
 #[inline(always)]
-pub(crate) fn unfresh(state: &NodeState, terms: &Terms) -> Option<Refusal> {
+pub(crate) fn unfresh(state: &NodeState, terms: &Terms<'_>) -> Option<Refusal> {
     if terms.demand.primary.is_some() {
         return Some(Refusal::IsReplica);
     }
@@ -149,7 +152,7 @@ pub(crate) fn unfresh(state: &NodeState, terms: &Terms) -> Option<Refusal> {
     } else if state.returning {
         Some(Refusal::Returning)
     } else {
-        behind_position(state, &terms.demand)
+        behind_position(state, terms.demand)
     }
 }
 
@@ -234,10 +237,10 @@ pub(crate) mod tests {
             ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
         ];
         for (name, state, demand, expected) in cases {
-            assert_eq!(unfresh(state, &Terms::new(demand, LIMITS, now)), expected, "{name}");
+            assert_eq!(unfresh(state, &Terms::new(&demand, &LIMITS, now)), expected, "{name}");
         }
         for demand in [Demand::ANY, bound, floor(100)] {
-            let found = unfresh(&later(state.clone()), &Terms::new(demand, LIMITS, now));
+            let found = unfresh(&later(state.clone()), &Terms::new(&demand, &LIMITS, now));
             assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
         }
     }

@@ -19,7 +19,7 @@ pub(crate) fn read_refusals(
     limits: Limits,
     now: Instant,
 ) -> Refusals {
-    let terms = Terms::new(demand, limits, now);
+    let terms = Terms::new(&demand, &limits, now);
     let refusal = |index: usize, state: &NodeState| match unserving(topology, state, index, tried, now) {
         // Why its breaker is open says more than that it is.
         Some(Refusal::BreakerOpen(left)) => {

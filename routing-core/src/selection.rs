@@ -35,8 +35,9 @@ impl<B: Backend> Routed<B> {
     /// What this read demands now, and who serves it.
     pub(crate) fn decide(&self, attempts: &mut Attempts, now: Instant) -> Choice {
         let topology = self.shared().peek();
-        (attempts.demand, attempts.kept) = self.demand(&topology, attempts, now);
-        self.choose(&topology, attempts, now)
+        let (demand, kept) = self.demand(&topology, attempts, now);
+        (attempts.demand, attempts.kept) = (demand, kept);
+        self.choose(&topology, &demand, attempts, now)
     }
 
     /// [`decide`](Self::decide), for a read beside one that waits.
@@ -61,7 +62,8 @@ impl<B: Backend> Routed<B> {
         let tried = &attempts.tried;
         let mut kept = None;
         if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
-            let terms = Terms::new(found, self.limits(attempts), now);
+            let limits = self.limits(attempts);
+            let terms = Terms::new(&found, &limits, now);
             kept = choose::kept(topology, &self.session, tried, &terms);
             if kept.is_none() {
                 self.session.lose_node(now);
@@ -90,10 +92,16 @@ impl<B: Backend> Routed<B> {
         if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
     }
 
-    fn choose(&self, topology: &Topology, attempts: &mut Attempts, now: Instant) -> Choice {
-        let shared = self.shared();
-        let terms = Terms::new(attempts.demand, self.limits(attempts), now);
-        let (demand, tried) = (&terms.demand, &attempts.tried);
+    fn choose(
+        &self,
+        topology: &Topology,
+        demand: &Demand,
+        attempts: &mut Attempts,
+        now: Instant,
+    ) -> Choice {
+        let (shared, limits) = (self.shared(), self.limits(attempts));
+        let terms = Terms::new(demand, &limits, now);
+        let tried = &attempts.tried;
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
@@ -194,8 +202,8 @@ impl<B: Backend> Routed<B> {
     fn choose_beside(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
         let limits = Limits { max_ejected: 1.0, min_serving: 0, ..shared.limits };
-        let terms = Terms::new(attempts.demand, limits, now);
-        let (demand, tried) = (&terms.demand, &attempts.tried);
+        let (demand, tried) = (&attempts.demand, &attempts.tried);
+        let terms = Terms::new(demand, &limits, now);
         if demand.primary.is_some() {
             return Choice::Nothing;
         }
@@ -262,7 +270,8 @@ mod tests {
         assert_eq!(attempts.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
-        assert!(matches!(routed.choose(&topology, &mut attempts, now), Choice::Again));
+        let demand = attempts.demand;
+        assert!(matches!(routed.choose(&topology, &demand, &mut attempts, now), Choice::Again));
         let (demand, kept) = routed.demand(&topology, &attempts, now);
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
     }
