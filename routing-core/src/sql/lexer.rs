@@ -69,8 +69,8 @@ impl<'a> Lexer<'a> {
         Self {
             text,
             at: 0,
-            // The protocol ends a text at a zero byte.
-            flawed: text.contains(&0),
+            // The protocol ends a text at a zero byte. The least of all bytes is found sixteen at a time.
+            flawed: text.iter().copied().fold(u8::MAX, u8::min) == 0,
         }
     }
 
@@ -90,15 +90,34 @@ impl<'a> Lexer<'a> {
 
     /// The first place from `from` on with such a byte, or the end of the text.
     pub(super) fn find(&self, from: usize, is_it: impl Fn(u8) -> bool) -> usize {
+        let rest = self.text.get(from..).unwrap_or_default();
+        let length = rest.iter().position(|byte| is_it(*byte)).unwrap_or(rest.len());
+        #[cfg(test)]
+        examine(length + 1);
+        from + length
+    }
+
+    /// [`find`](Self::find) of one byte, eight at a time.
+    #[inline(always)]
+    pub(super) fn find_byte(&self, from: usize, byte: u8) -> usize {
+        const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+        const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
         let mut at = from;
-        while let Some(byte) = self.text.get(at)
-            && !is_it(*byte)
-        {
-            at += 1;
+        while let Some(chunk) = self.text.get(at..).and_then(|rest| rest.first_chunk()) {
+            // What equals the byte becomes zero, and the first zero sets its high bit (Mycroft, 1987).
+            let zeros = u64::from_le_bytes(*chunk) ^ ONES * u64::from(byte);
+            let marks = zeros.wrapping_sub(ONES) & !zeros & HIGH_BITS;
+            if marks != 0 {
+                at += marks.trailing_zeros() as usize / 8;
+                #[cfg(test)]
+                examine(at - from + 1);
+                return at;
+            }
+            at += 8;
         }
         #[cfg(test)]
-        examine(at - from + 1);
-        at
+        examine(at - from);
+        self.find(at, |other| other == byte)
     }
 
     pub(super) fn taken(&self, begin: usize) -> &'a [u8] {
@@ -191,7 +210,7 @@ impl<'a> Lexer<'a> {
     pub(super) fn skip_quoted(&mut self, from: usize, quote: u8) -> usize {
         let mut at = from;
         loop {
-            at = self.find(at, |byte| byte == quote);
+            at = self.find_byte(at, quote);
             if at >= self.text.len() {
                 self.flawed = true;
                 return at;
