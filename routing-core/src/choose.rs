@@ -49,7 +49,12 @@ fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> All
 
 /// [`eligible`] in place: half a kilobyte that the one caller who must be fast does not move.
 #[inline]
-fn find_eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>, eligible: &mut AllEligible<'t>) {
+fn find_eligible<'t>(
+    topology: &'t Topology,
+    tried: &Tried,
+    terms: &Terms<'_>,
+    eligible: &mut AllEligible<'t>,
+) {
     let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
     for (index, state) in topology.nodes.iter().enumerate() {
         if barred(topology, state, index, tried, terms.now).is_some() || unfresh(state, terms).is_some() {
@@ -131,7 +136,11 @@ fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms<'_>) {
 }
 
 /// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
-pub(crate) fn last_resort<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> Option<Chosen<'t>> {
+pub(crate) fn last_resort<'t>(
+    topology: &'t Topology,
+    tried: &Tried,
+    terms: &Terms<'_>,
+) -> Option<Chosen<'t>> {
     let refused = |(index, state): &(usize, &NodeState)| {
         barred(topology, state, *index, tried, terms.now).is_none() && unfresh(state, terms).is_none()
     };
@@ -141,7 +150,12 @@ pub(crate) fn last_resort<'t>(topology: &'t Topology, tried: &Tried, terms: &Ter
 }
 
 /// The node that the session keeps to, if it can go on serving it.
-pub(crate) fn kept(topology: &Topology, session: &Session, tried: &Tried, terms: &Terms<'_>) -> Option<NodeId> {
+pub(crate) fn kept(
+    topology: &Topology,
+    session: &Session,
+    tried: &Tried,
+    terms: &Terms<'_>,
+) -> Option<NodeId> {
     let mut nodes = topology.nodes.iter().enumerate();
     let (index, state) = nodes.find(|(_, state)| session.serves(state.node.id()))?;
     if barred(topology, state, index, tried, terms.now).is_some() {

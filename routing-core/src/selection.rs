@@ -92,13 +92,7 @@ impl<B: Backend> Routed<B> {
         if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
     }
 
-    fn choose(
-        &self,
-        topology: &Topology,
-        demand: &Demand,
-        attempts: &mut Attempts,
-        now: Instant,
-    ) -> Choice {
+    fn choose(&self, topology: &Topology, demand: &Demand, attempts: &mut Attempts, now: Instant) -> Choice {
         let (shared, limits) = (self.shared(), self.limits(attempts));
         let terms = Terms::new(demand, &limits, now);
         let tried = &attempts.tried;

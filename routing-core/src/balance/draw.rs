@@ -29,9 +29,7 @@ impl Draw {
     pub(super) fn split(&self) -> Numbers {
         Numbers(match self {
             Self::OfThread => fastrand::u64(..),
-            Self::Seeded(counter) => {
-                mix(counter.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN))
-            }
+            Self::Seeded(counter) => mix(counter.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN)),
         })
     }
 }

@@ -105,7 +105,7 @@ impl<'a> Lexer<'a> {
         let mut at = from;
         while let Some(chunk) = self.text.get(at..).and_then(|rest| rest.first_chunk()) {
             // What equals the byte becomes zero, and the first zero sets its high bit (Mycroft, 1987).
-            let zeros = u64::from_le_bytes(*chunk) ^ ONES * u64::from(byte);
+            let zeros = u64::from_le_bytes(*chunk) ^ ONES.wrapping_mul(u64::from(byte));
             let marks = zeros.wrapping_sub(ONES) & !zeros & HIGH_BITS;
             if marks != 0 {
                 at += marks.trailing_zeros() as usize / 8;
