@@ -31,25 +31,33 @@ pub(crate) enum Choice {
     Again,
 }
 
+/// What a read demands, and the replica that its session keeps to, if one does.
+struct Demanded {
+    demand: Demand,
+    kept: Option<NodeId>,
+}
+
 impl<B: Backend> Routed<B> {
     /// What this read demands now, and who serves it.
     pub(crate) fn decide(&self, attempts: &mut Attempts, now: Instant) -> Choice {
         let topology = self.shared().peek();
-        let (demand, kept) = self.demand(&topology, attempts, now);
-        (attempts.demand, attempts.kept) = (demand, kept);
-        self.choose(&topology, &demand, attempts, now)
+        let demanded = self.demand(&topology, attempts, now);
+        let choice = self.choose(&topology, &demanded, attempts, now);
+        // At the end: the processor waits where it reads as a whole what it has just written in parts.
+        (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
+        choice
     }
 
     /// [`decide`](Self::decide), for a read beside one that waits.
     pub(crate) fn decide_beside(&self, attempts: &mut Attempts, now: Instant) -> Choice {
         let topology = self.shared().peek();
-        (attempts.demand, attempts.kept) = self.demand(&topology, attempts, now);
+        let demanded = self.demand(&topology, attempts, now);
+        (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
         self.choose_beside(&topology, attempts, now)
     }
 
-    /// What this read demands: the cluster may have changed since the last look. And the replica that its session keeps to, if
-    /// one does.
-    fn demand(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
+    /// What this read demands: the cluster may have changed since the last look.
+    fn demand(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Demanded {
         let shared = self.shared();
         let reader = shared.reader(topology);
         // Only a token ends by the wall's clock.
@@ -58,32 +66,30 @@ impl<B: Backend> Routed<B> {
             demand::demand(self.consistency, memory, topology, wall)
         };
         let mut memory = self.session.memory(&reader);
-        let mut found = demanded(&memory);
-        let tried = &attempts.tried;
-        let mut kept = None;
-        if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
+        let (mut demand, mut kept) = (demanded(&memory), None);
+        if self.session.kept_node().is_some() && demand.primary.is_none() && !attempts.primary_only {
             let limits = self.limits(attempts);
-            let terms = Terms::new(&found, &limits, now);
-            kept = choose::kept(topology, &self.session, tried, &terms);
+            let terms = Terms::new(&demand, &limits, now);
+            kept = choose::kept(topology, &self.session, &attempts.tried, &terms);
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
-                found = demanded(&memory);
+                demand = demanded(&memory);
             }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
             && let Some(position) = demand::settle(floor, topology)
         {
             self.session.settle_floor(asked, position);
-            found = demanded(&self.session.memory(&reader));
+            demand = demanded(&self.session.memory(&reader));
         }
-        if shared.primary_only.load(Relaxed) && found.primary.is_none() {
-            found.primary = Some(Reason::PrimaryOnly);
+        if shared.primary_only.load(Relaxed) && demand.primary.is_none() {
+            demand.primary = Some(Reason::PrimaryOnly);
         }
-        if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
+        if let (Some(timeline), Some(_)) = (demand.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
-        (found, kept)
+        Demanded { demand, kept }
     }
 
     /// What the call is judged by: without the budget to defy a breaker it heeds all of them.
@@ -92,29 +98,36 @@ impl<B: Backend> Routed<B> {
         if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
     }
 
-    fn choose(&self, topology: &Topology, demand: &Demand, attempts: &mut Attempts, now: Instant) -> Choice {
+    fn choose(
+        &self,
+        topology: &Topology,
+        Demanded { demand, kept }: &Demanded,
+        attempts: &mut Attempts,
+        now: Instant,
+    ) -> Choice {
         let (shared, limits) = (self.shared(), self.limits(attempts));
         let terms = Terms::new(demand, &limits, now);
         let tried = &attempts.tried;
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
-            if let Some(mut chosen) = choose::replica(topology, &self.session, tried, balance, &terms) {
-                let id = chosen.state.node.id();
-                if attempts.kept.is_some_and(|kept| kept != id) {
+            let chosen = choose::replica(topology, &self.session, tried, balance, &terms);
+            if let Some(Chosen { state, mut reason, trial }) = chosen {
+                let id = state.node.id();
+                if kept.is_some_and(|kept| kept != id) {
                     // The picture, or the session, has changed since the demand was made.
                     self.session.lose_node(now);
                     return Choice::Again;
                 }
                 self.session.lean_to(id);
-                if !self.may_take(&chosen, attempts) {
+                if !self.may_take(reason, attempts) {
                     return Choice::Again;
                 }
-                let said = chosen.reason == Reason::SameRequest || chosen.reason.defies_breaker();
+                let said = reason == Reason::SameRequest || reason.defies_breaker();
                 if attempts.waiting_since.is_some() && !said {
-                    chosen.reason = Reason::WaitedForReplay;
+                    reason = Reason::WaitedForReplay;
                 }
-                return take(&chosen, topology, None, now);
+                return take(&Chosen { state, reason, trial }, topology, None, now);
             }
             if demand.needs_position() {
                 let patience = shared.config.session_wait;
@@ -144,7 +157,7 @@ impl<B: Backend> Routed<B> {
             None if may_defy => {
                 let replica = choose::last_resort(topology, tried, &terms);
                 if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
-                    let may = self.may_take(&chosen, attempts);
+                    let may = self.may_take(chosen.reason, attempts);
                     return if may { take(&chosen, topology, None, now) } else { Choice::Again };
                 }
                 primary(Reason::LastResort)
@@ -167,7 +180,7 @@ impl<B: Backend> Routed<B> {
             };
             Some(permit)
         };
-        if !self.may_take(&chosen, attempts) {
+        if !self.may_take(chosen.reason, attempts) {
             return Choice::Again;
         }
         let falls_back = permit.is_some();
@@ -181,9 +194,8 @@ impl<B: Backend> Routed<B> {
     /// Whether the budget allows the choice, asked before it is counted. The first attempt of a request is free, and so is each
     /// on a node about which nothing is known. More on nodes whose breakers refuse would multiply the load of a fault that
     /// hits everyone.
-    fn may_take(&self, chosen: &Chosen<'_>, attempts: &mut Attempts) -> bool {
-        if !chosen.reason.defies_breaker() || attempts.tried.is_empty() || std::mem::take(&mut attempts.paid)
-        {
+    fn may_take(&self, reason: Reason, attempts: &mut Attempts) -> bool {
+        if !reason.defies_breaker() || attempts.tried.is_empty() || std::mem::take(&mut attempts.paid) {
             return true;
         }
         let may = self.shared().retry.spend();
@@ -225,6 +237,7 @@ impl<B: Backend> Routed<B> {
 }
 
 /// Takes the place on the chosen node; again when another request has just taken its half-open slot.
+#[inline]
 fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, now: Instant) -> Choice {
     let node = &chosen.state.node;
     if chosen.trial && !node.take_trial(now) {
@@ -260,13 +273,12 @@ mod tests {
         let mut attempts = routed.attempts();
         routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
         let topology = router.cluster().topology();
-        (attempts.demand, attempts.kept) = routed.demand(&topology, &attempts, now);
-        assert_eq!(attempts.kept, Some(nodes[1].id()));
+        let demanded = routed.demand(&topology, &attempts, now);
+        assert_eq!(demanded.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
-        let demand = attempts.demand;
-        assert!(matches!(routed.choose(&topology, &demand, &mut attempts, now), Choice::Again));
-        let (demand, kept) = routed.demand(&topology, &attempts, now);
+        assert!(matches!(routed.choose(&topology, &demanded, &mut attempts, now), Choice::Again));
+        let Demanded { demand, kept } = routed.demand(&topology, &attempts, now);
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
     }
 
