@@ -330,6 +330,36 @@ mod tests {
         }
     }
 
+    struct Looks(bool);
+
+    impl Balance for Looks {
+        fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
+            let expected = if self.0 { Duration::from_millis(7) } else { Duration::ZERO };
+            assert!(candidates.iter().all(|candidate| candidate.latency == expected), "{candidates:?}");
+            0
+        }
+
+        fn heeds_latency(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_balancer_is_told_latencies_if_it_looks_at_them() {
+        let now = Instant::now();
+        let topology = with_nodes(3, now);
+        for state in &topology.nodes {
+            state.node.record_success(Duration::from_millis(7), now);
+        }
+        let terms = Terms::new(&Demand::ANY, &LIMITS, now);
+        let chooses = |balance: &dyn Balance| {
+            replica(&topology, &Session::new(), &Tried::default(), balance, &terms).is_some()
+        };
+        assert!(chooses(&Looks(true)) && chooses(&Looks(false)));
+        let looks = |candidates: &[Candidate<'_>]| usize::from(candidates[0].latency.is_zero());
+        assert!(looks.heeds_latency(), "a closure may");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whom_a_session_keeps_to_is_whom_its_next_read_is_given() {
         let seed = fastrand::u64(..);

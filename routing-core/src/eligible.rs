@@ -244,4 +244,35 @@ pub(crate) mod tests {
             assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
         }
     }
+
+    /// What is computed once for all nodes says of each what its own bound would, to the nanosecond.
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_stale_exactly_above_the_limit() {
+        let now = Instant::now();
+        let nanos = |range: std::ops::Range<u64>| range.map(Duration::from_nanos);
+        let fresh: Vec<Instant> = nanos(0..6)
+            .filter_map(|age| now.checked_sub(age))
+            .chain(nanos(1..6).map(|ahead| now + ahead))
+            .collect();
+        let mut state = topology(now).nodes.remove(0);
+        let mut stale = 0;
+        for max_staleness in nanos(0..4).chain([Duration::MAX]) {
+            for bound in nanos(0..5).map(Some).chain([None, Some(Duration::MAX)]) {
+                for commit_delay in nanos(0..4) {
+                    let limits = Limits { max_staleness, commit_delay, ..LIMITS };
+                    let demand = Demand { bound, ..Demand::ANY };
+                    let terms = Terms::new(&demand, &limits, now);
+                    let limit = bound.map_or(max_staleness, |bound| bound.min(max_staleness));
+                    for fresh in &fresh {
+                        state.fresh_as_of = Some(*fresh);
+                        let bound = now.saturating_duration_since(*fresh) + commit_delay;
+                        let expected = (bound > limit).then_some(Refusal::Stale { bound, limit });
+                        stale += u32::from(expected.is_some());
+                        assert_eq!(unfresh(&state, &terms), expected, "{limits:?} {demand:?}");
+                    }
+                }
+            }
+        }
+        assert!(stale > 100, "{stale}");
+    }
 }

@@ -273,3 +273,29 @@ impl fmt::Debug for Node {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_is_counted_in_and_out_and_has_a_number_of_its_own() {
+        let config = NodeConfig::new("a", "postgres://h/d".parse().unwrap());
+        let node = Node::new(config, BreakerConfig::default());
+        let enter = || node.enter(Access::Read, Role::Replica, Reason::LeastInFlight, Instant::now());
+        for _ in 0..5 {
+            enter();
+            enter();
+            node.leave();
+        }
+        assert_eq!(
+            (node.in_flight(), node.recent().last(Instant::now()).len()),
+            (5, 10),
+            "none is overwritten"
+        );
+        (0..5).for_each(|_| node.leave());
+        assert_eq!(node.in_flight(), 0);
+        (0..20).for_each(|_| enter());
+        assert_eq!((node.in_flight(), node.recent().last(Instant::now()).len()), (20, 16));
+    }
+}
