@@ -349,6 +349,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_byte_is_found_eight_at_a_time_where_it_is_found_one_by_one() {
+        // Each place in and behind the first eights, among bytes that differ from it in one bit, or have the highest.
+        for other in ["a", "!", "#", "\u{a2}", "\u{ff}", "\0"] {
+            for length in 0..40 {
+                let mut text: String = other.repeat(length) + "\"";
+                for _ in 0..3 {
+                    let lexer = Lexer::new(&text);
+                    for from in 0..text.len() + 10 {
+                        let expected = lexer.find(from, |byte| byte == b'"');
+                        assert_eq!(lexer.find_byte(from, b'"'), expected, "{text} {from}");
+                    }
+                    text += if text.len() % 2 == 0 { "\"" } else { other };
+                }
+            }
+        }
+    }
+
     /// Texts that make a lexer which looks ahead or back without bounds slow.
     #[test]
     fn each_byte_is_looked_at_a_bounded_number_of_times() {
