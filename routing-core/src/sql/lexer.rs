@@ -63,6 +63,16 @@ pub(super) fn begins_word(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphabetic() || byte >= 0x80
 }
 
+/// The first place of a byte among eight; 8 when it is not there.
+#[inline(always)]
+fn place_in(eight: &[u8; 8], byte: u8) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    // What equals the byte becomes zero, and the first zero sets its high bit (Mycroft, 1987).
+    let zeros = u64::from_le_bytes(*eight) ^ ONES.wrapping_mul(u64::from(byte));
+    (zeros.wrapping_sub(ONES) & !zeros & HIGH_BITS).trailing_zeros() as usize / 8
+}
+
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let text = text.as_bytes();
@@ -98,26 +108,25 @@ impl<'a> Lexer<'a> {
     }
 
     /// [`find`](Self::find) of one byte, eight at a time.
-    #[inline(always)]
     pub(super) fn find_byte(&self, from: usize, byte: u8) -> usize {
-        const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-        const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
         let mut at = from;
-        while let Some(chunk) = self.text.get(at..).and_then(|rest| rest.first_chunk()) {
-            // What equals the byte becomes zero, and the first zero sets its high bit (Mycroft, 1987).
-            let zeros = u64::from_le_bytes(*chunk) ^ ONES.wrapping_mul(u64::from(byte));
-            let marks = zeros.wrapping_sub(ONES) & !zeros & HIGH_BITS;
-            if marks != 0 {
-                at += marks.trailing_zeros() as usize / 8;
+        while let Some(eight) = self.eight(at) {
+            let place = place_in(eight, byte);
+            at += place;
+            if place < 8 {
                 #[cfg(test)]
                 examine(at - from + 1);
                 return at;
             }
-            at += 8;
         }
         #[cfg(test)]
         examine(at - from);
         self.find(at, |other| other == byte)
+    }
+
+    /// The eight bytes from a place on, if there are so many.
+    fn eight(&self, from: usize) -> Option<&'a [u8; 8]> {
+        self.text.get(from..)?.first_chunk()
     }
 
     pub(super) fn taken(&self, begin: usize) -> &'a [u8] {
@@ -202,6 +211,18 @@ impl<'a> Lexer<'a> {
     #[inline]
     fn identifier(&mut self) -> Token<'a> {
         let begin = self.at;
+        // Most are short.
+        if let Some(eight) = self.eight(begin) {
+            let length = place_in(eight, b'"');
+            #[cfg(test)]
+            examine(length + 2);
+            if let (Some(name), Some(next)) = (eight.get(..length), eight.get(length + 1))
+                && *next != b'"'
+            {
+                self.at = begin + length + 1;
+                return Token::Quoted(name);
+            }
+        }
         self.at = self.skip_quoted(begin, b'"');
         Token::Quoted(self.text.get(begin..self.at - 1).unwrap_or_default())
     }
@@ -264,6 +285,19 @@ mod tests {
         assert_eq!(cut(r#""a b" "c""d" "" "#), [Quoted(b"a b"), Quoted(br#"c""d"#), Quoted(b"")]);
         assert_eq!(cut(r#"u&"a" U&"b""c" u & "d""#)[..2], [Escaped, Escaped]);
         assert_eq!(cut("a.b::c"), [Word(b"a"), Dot, Word(b"b"), Cast, Word(b"c")]);
+    }
+
+    #[test]
+    fn identifiers_of_every_length_end_at_their_own_quote() {
+        for length in 0..20 {
+            let name = "a".repeat(length);
+            for rest in ["b", "b            "] {
+                assert_eq!(cut(&format!("\"{name}\"{rest}")), [Quoted(name.as_bytes()), Word(b"b")]);
+                let doubled = format!("{name}\"\"c");
+                assert_eq!(cut(&format!("\"{doubled}\"{rest}")), [Quoted(doubled.as_bytes()), Word(b"b")]);
+                assert!(tokens(&format!("\"{name}{rest}")).1, "{length} {rest:?}");
+            }
+        }
     }
 
     #[test]
