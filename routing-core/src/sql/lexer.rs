@@ -395,7 +395,7 @@ mod tests {
                         let expected = lexer.find(from, |byte| byte == b'"');
                         assert_eq!(lexer.find_byte(from, b'"'), expected, "{text} {from}");
                     }
-                    text += if text.len() % 2 == 0 { "\"" } else { other };
+                    text += if text.len().is_multiple_of(2) { "\"" } else { other };
                 }
             }
         }
