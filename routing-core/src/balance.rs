@@ -123,8 +123,14 @@ mod tests {
 
     #[test]
     fn idle_nodes_share_evenly() {
+        // What is not seeded draws from the thread's own generator.
+        fastrand::seed(7);
         for balance in [
-            &LeastInFlight::seeded(7) as &dyn Balance,
+            &LeastInFlight::default() as &dyn Balance,
+            &PowerOfTwoChoices::default(),
+            &Random::default(),
+            &Weighted::default(),
+            &LeastInFlight::seeded(7),
             &PowerOfTwoChoices::seeded(7),
             &Random::seeded(7),
             &Weighted::seeded(7),
