@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::choose;
 use crate::decision::Access;
 use crate::demand::Demand;
-use crate::eligible;
+use crate::eligible::{self, Terms};
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::lease::{Lease, Ticket};
@@ -60,8 +60,7 @@ impl<B: Backend> Routed<B> {
             if now >= attempts.deadline {
                 return Err(self.deadline_error(attempts, now));
             }
-            (attempts.demand, attempts.kept) = self.demand(attempts, now);
-            match self.choose(attempts, now) {
+            match self.decide(attempts, now) {
                 Choice::Take(ticket) => {
                     metrics::decided(now.elapsed());
                     if let Some(lease) = self.try_node(ticket, attempts).await {
@@ -157,7 +156,8 @@ impl<B: Backend> Routed<B> {
                     }
                     let Some(state) = topology.node(id) else { return Err(None) };
                     let reason = lease.decision().reason;
-                    if !eligible::still_meets(state, attempts.demand, shared.limits, reason, now) {
+                    let terms = Terms::new(&attempts.demand, &shared.limits, now);
+                    if !eligible::still_meets(state, &terms, reason) {
                         return Err(None);
                     }
                     let proven = !(attempts.demand.needs_proof() || younger.is_some())
@@ -213,9 +213,10 @@ impl<B: Backend> Routed<B> {
         let since = *attempts.waiting_since.get_or_insert(now);
         {
             let topology = shared.peek();
-            let (limits, patience) = (self.limits(attempts), shared.config.session_wait);
+            let limits = self.limits(attempts);
+            let terms = Terms::new(&attempts.demand, &limits, now);
             let (replicas, _) =
-                choose::behind(&topology, attempts.demand, &attempts.tried, limits, patience, now);
+                choose::behind(&topology, &attempts.tried, &terms, shared.config.session_wait);
             let asked = attempts.demand.ask.and(topology.primary());
             for state in replicas.into_iter().chain(asked) {
                 state.node.probe_now();

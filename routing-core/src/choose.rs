@@ -1,6 +1,6 @@
 //! Which node may serve a read, and which of those does.
 //!
-//! Pure: a picture of the cluster, a demand and the time in, a choice out. It takes no lock and, up to 32 nodes,
+//! Pure: a picture of the cluster and the terms of a read in, a choice out. It takes no lock and, up to 32 nodes,
 //! allocates nothing.
 
 use std::time::Duration;
@@ -10,9 +10,8 @@ use tokio::time::Instant;
 
 use crate::balance::{Balance, Candidate};
 use crate::decision::Reason;
-use crate::demand::Demand;
 use crate::ejection;
-use crate::eligible::{Limits, barred, unfresh, unserving};
+use crate::eligible::{Terms, barred, unfresh, unserving};
 use crate::gate::Admission;
 use crate::node_id::NodeId;
 use crate::session::Session;
@@ -31,81 +30,91 @@ pub(crate) struct Chosen<'t> {
 
 /// A node among which the balancer chooses.
 #[derive(Clone, Copy)]
-struct Eligible {
-    index: usize,
+struct Eligible<'t> {
+    state: &'t NodeState,
     trial: bool,
     /// Its breaker refuses, and too many others' do.
     spared: bool,
 }
 
+/// The replicas that may serve.
+type AllEligible<'t> = SmallVec<[Eligible<'t>; 32]>;
+
 /// The replicas that may serve: those that their breakers admit, and those that are spared.
-fn eligible(
-    topology: &Topology,
-    demand: Demand,
-    tried: &Tried,
-    limits: Limits,
-    now: Instant,
-) -> SmallVec<[Eligible; 32]> {
+fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> AllEligible<'t> {
     let mut eligible = SmallVec::new();
-    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
-    for (index, state) in topology.nodes.iter().enumerate() {
-        if barred(topology, state, index, tried, now).is_some()
-            || unfresh(state, demand, limits, now).is_some()
-        {
-            continue;
-        }
-        match state.node.admission(now) {
-            Admission::Refused(left) => refusing.push((left, index)),
-            Admission::Admitted => eligible.push(Eligible { index, trial: false, spared: false }),
-            Admission::Trial => eligible.push(Eligible { index, trial: true, spared: false }),
-        }
-    }
-    let spared = ejection::spared(&mut refusing, eligible.len(), limits.max_ejected);
-    eligible.extend(spared.iter().map(|(_, index)| Eligible { index: *index, trial: false, spared: true }));
+    find_eligible(topology, tried, terms, &mut eligible);
     eligible
 }
 
-/// Chooses a replica for a read that `demand` lets a replica serve.
+/// [`eligible`] in place: half a kilobyte that the one caller who must be fast does not move.
+#[inline]
+fn find_eligible<'t>(
+    topology: &'t Topology,
+    tried: &Tried,
+    terms: &Terms<'_>,
+    eligible: &mut AllEligible<'t>,
+) {
+    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
+    for (index, state) in topology.nodes.iter().enumerate() {
+        if barred(topology, state, index, tried, terms.now).is_some() || unfresh(state, terms).is_some() {
+            continue;
+        }
+        match state.node.admission(terms.now) {
+            Admission::Refused(left) => refusing.push((left, index)),
+            Admission::Admitted => eligible.push(Eligible { state, trial: false, spared: false }),
+            Admission::Trial => eligible.push(Eligible { state, trial: true, spared: false }),
+        }
+    }
+    if !refusing.is_empty() {
+        let spared = ejection::spared(&mut refusing, eligible.len(), terms.limits.max_ejected);
+        let spare =
+            |(_, index): &(_, usize)| Eligible { state: &topology.nodes[*index], trial: false, spared: true };
+        eligible.extend(spared.iter().map(spare));
+    }
+}
+
+/// Chooses a replica for a read that its demand lets a replica serve.
 pub(crate) fn replica<'t>(
     topology: &'t Topology,
-    demand: Demand,
     session: &Session,
     tried: &Tried,
     balance: &dyn Balance,
-    limits: Limits,
-    now: Instant,
+    terms: &Terms<'_>,
 ) -> Option<Chosen<'t>> {
-    if demand.primary.is_some() {
+    if terms.demand.primary.is_some() {
         return None;
     }
-    let mut eligible = eligible(topology, demand, tried, limits, now);
-    let preferred =
-        |eligible: &&Eligible| !eligible.trial && session.prefers(topology.nodes[eligible.index].node.id());
-    if let Some(Eligible { index, spared, .. }) = eligible.iter().find(preferred) {
+    let mut eligible = AllEligible::new();
+    find_eligible(topology, tried, terms, &mut eligible);
+    if let Some(preferred) = session.preferred()
+        && let Some(Eligible { state, spared, .. }) =
+            eligible.iter().find(|eligible| !eligible.trial && eligible.state.node.id().as_u32() == preferred)
+    {
         let reason = if *spared { Reason::EjectionLimit } else { Reason::SameRequest };
-        return Some(Chosen { state: &topology.nodes[*index], reason, trial: false });
+        return Some(Chosen { state, reason, trial: false });
     }
     if eligible.is_empty() {
-        return least_stale(topology, demand, session, tried, limits, now);
+        return least_stale(topology, session, tried, terms);
     }
-    stay_in_zone(topology, &mut eligible, limits, now);
-    let candidates: SmallVec<[Candidate<'_>; 32]> = eligible
-        .iter()
-        .map(|eligible| {
-            let node = &topology.nodes[eligible.index].node;
-            Candidate {
-                name: node.name(),
-                // Its faults have kept a half-open node waiting already.
-                in_flight: if eligible.trial { node.in_flight() } else { node.load(now) },
-                weight: node.weight(),
-                ramp: node.ramp(now),
-                latency: node.latency_at(now),
-            }
-        })
-        .collect();
+    if eligible.iter().any(|eligible| !eligible.state.node.is_local()) {
+        stay_in_zone(&mut eligible, terms);
+    }
+    let heeds_latency = balance.heeds_latency();
+    let mut candidates: SmallVec<[Candidate<'_>; 32]> = SmallVec::new();
+    for eligible in &eligible {
+        let node = &eligible.state.node;
+        candidates.push(Candidate {
+            name: node.name(),
+            // Its faults have kept a half-open node waiting already.
+            in_flight: if eligible.trial { node.in_flight() } else { node.load(terms.now) },
+            weight: node.weight(),
+            ramp: node.ramp(terms.now),
+            latency: if heeds_latency { node.latency_at(terms.now) } else { Duration::ZERO },
+        });
+    }
     let choice = balance.choose(&candidates).min(eligible.len() - 1);
-    let Eligible { index, trial, spared } = eligible[choice];
-    let state = &topology.nodes[index];
+    let Eligible { state, trial, spared } = eligible[choice];
     let reason = match spared {
         true => Reason::EjectionLimit,
         false if !state.node.is_local() => Reason::OtherZone,
@@ -115,30 +124,25 @@ pub(crate) fn replica<'t>(
 }
 
 /// Leaves the nodes of the own zone alone, if they have room.
-fn stay_in_zone(topology: &Topology, eligible: &mut SmallVec<[Eligible; 32]>, limits: Limits, now: Instant) {
-    let node = |eligible: &Eligible| &topology.nodes[eligible.index].node;
-    if eligible.iter().all(|eligible| node(eligible).is_local()) {
-        return;
-    }
+fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms<'_>) {
+    let now = terms.now;
     let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
-        let node = node(eligible);
-        Placed::new(node.is_local(), node.load(now), limits.read_pool, node.ramp(now))
+        let node = &eligible.state.node;
+        Placed::new(node.is_local(), node.load(now), terms.limits.read_pool, node.ramp(now))
     });
     if zone::stays(placed) {
-        eligible.retain(|eligible| node(eligible).is_local());
+        eligible.retain(|eligible| eligible.state.node.is_local());
     }
 }
 
 /// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
 pub(crate) fn last_resort<'t>(
     topology: &'t Topology,
-    demand: Demand,
     tried: &Tried,
-    limits: Limits,
-    now: Instant,
+    terms: &Terms<'_>,
 ) -> Option<Chosen<'t>> {
     let refused = |(index, state): &(usize, &NodeState)| {
-        barred(topology, state, *index, tried, now).is_none() && unfresh(state, demand, limits, now).is_none()
+        barred(topology, state, *index, tried, terms.now).is_none() && unfresh(state, terms).is_none()
     };
     let nodes = topology.nodes.iter().enumerate().filter(refused);
     let (_, state) = nodes.min_by_key(|(_, state)| state.node.in_flight())?;
@@ -148,45 +152,45 @@ pub(crate) fn last_resort<'t>(
 /// The node that the session keeps to, if it can go on serving it.
 pub(crate) fn kept(
     topology: &Topology,
-    demand: Demand,
     session: &Session,
     tried: &Tried,
-    limits: Limits,
-    now: Instant,
+    terms: &Terms<'_>,
 ) -> Option<NodeId> {
     let mut nodes = topology.nodes.iter().enumerate();
     let (index, state) = nodes.find(|(_, state)| session.serves(state.node.id()))?;
-    if barred(topology, state, index, tried, now).is_some() {
+    if barred(topology, state, index, tried, terms.now).is_some() {
         return None;
     }
-    let fresh = unfresh(state, demand, limits, now).is_none();
-    let eligible = || eligible(topology, demand, tried, limits, now);
-    let goes_on = match state.node.admission(now) {
+    let id = state.node.id();
+    let fresh = unfresh(state, terms).is_none();
+    let eligible = || eligible(topology, tried, terms);
+    let goes_on = match state.node.admission(terms.now) {
         Admission::Admitted if fresh => true,
         // All are stale: whoever served goes on.
-        Admission::Admitted => may_be_stale(demand, limits) && eligible().is_empty(),
-        Admission::Refused(_) => fresh && eligible().iter().any(|other| other.spared && other.index == index),
+        Admission::Admitted => may_be_stale(terms) && eligible().is_empty(),
+        Admission::Refused(_) => {
+            fresh && eligible().iter().any(|other| other.spared && other.state.node.id() == id)
+        }
         Admission::Trial => false,
     };
-    goes_on.then(|| state.node.id())
+    goes_on.then_some(id)
 }
 
 /// Whether the least stale replicas may serve when all exceed the limit.
-fn may_be_stale(demand: Demand, limits: Limits) -> bool {
-    !demand.needs_proof() && !demand.token && limits.min_serving > 0
+fn may_be_stale(terms: &Terms<'_>) -> bool {
+    !terms.demand.needs_proof() && !terms.demand.token && terms.limits.min_serving > 0
 }
 
 /// Replicas that only have to replay more before they can serve, and whether one of them is nearly there.
 pub(crate) fn behind<'t>(
     topology: &'t Topology,
-    demand: Demand,
     tried: &Tried,
-    limits: Limits,
+    terms: &Terms<'_>,
     patience: Duration,
-    now: Instant,
 ) -> (SmallVec<[&'t NodeState; 32]>, bool) {
-    let eligible = eligible(topology, demand.without_position(), tried, limits, now);
-    let states = eligible.iter().map(|eligible| &topology.nodes[eligible.index]);
+    let demand = terms.demand.without_position();
+    let eligible = eligible(topology, tried, &terms.with_demand(&demand));
+    let states = eligible.iter().map(|eligible| eligible.state);
     let behind: SmallVec<[&NodeState; 32]> = states.filter(|state| state.lineage_proven).collect();
     // What it has replayed since it was last asked is not known, and is no lag of it.
     let lag_then = |state: &NodeState| state.probed.and_then(|probed| state.lag(probed));
@@ -196,31 +200,32 @@ pub(crate) fn behind<'t>(
 
 /// When all replicas exceed the limit, the least stale of those whose staleness was ever known; only for reads
 /// without a bound. The `min_serving` least stale share the reads.
+#[cold]
 fn least_stale<'t>(
     topology: &'t Topology,
-    demand: Demand,
     session: &Session,
     tried: &Tried,
-    limits: Limits,
-    now: Instant,
+    terms: &Terms<'_>,
 ) -> Option<Chosen<'t>> {
-    if !may_be_stale(demand, limits) {
+    if !may_be_stale(terms) {
         return None;
     }
     let mut known: SmallVec<[(Instant, usize); 32]> = topology
         .nodes
         .iter()
         .enumerate()
-        .filter(|(index, state)| unserving(topology, state, *index, tried, now).is_none())
+        .filter(|(index, state)| unserving(topology, state, *index, tried, terms.now).is_none())
         .filter_map(|(index, state)| Some((state.last_known_fresh?, index)))
         .collect();
     known.sort_unstable_by_key(|(fresh, _)| std::cmp::Reverse(*fresh));
-    let kept = known.iter().find(|(_, index)| session.prefers(topology.nodes[*index].node.id())).copied();
-    known.truncate(limits.min_serving);
-    let least = known.into_iter().min_by_key(|(_, index)| topology.nodes[*index].node.in_flight());
+    let node = |index: usize| &topology.nodes[index].node;
+    let preferred = session.preferred();
+    let kept = known.iter().find(|(_, index)| Some(node(*index).id().as_u32()) == preferred).copied();
+    known.truncate(terms.limits.min_serving);
+    let least = known.into_iter().min_by_key(|(_, index)| node(*index).in_flight());
     let (_, index) = kept.or(least)?;
     let state = &topology.nodes[index];
-    let trial = state.node.admission(now) == Admission::Trial;
+    let trial = state.node.admission(terms.now) == Admission::Trial;
     Some(Chosen { state, reason: Reason::LeastStale, trial })
 }
 
@@ -228,16 +233,14 @@ fn least_stale<'t>(
 /// last resort its breaker counts for nothing.
 pub(crate) fn primary<'t>(
     topology: &'t Topology,
-    demand: Demand,
     tried: &Tried,
-    limits: Limits,
+    terms: &Terms<'_>,
     reason: Reason,
-    now: Instant,
 ) -> Option<Chosen<'t>> {
-    let state = topology.writer(now, limits.writer_lease).ok().flatten()?;
-    let admission = state.node.admission(now);
+    let state = topology.writer(terms.now, terms.limits.writer_lease).ok().flatten()?;
+    let admission = state.node.admission(terms.now);
     if state.blocked.is_some()
-        || state.timeline < demand.timeline
+        || state.timeline < terms.demand.timeline
         || state.node.is_draining()
         || tried.fault(state.node.id()).is_some()
         || matches!(admission, Admission::Refused(_)) && reason != Reason::LastResort
@@ -251,6 +254,8 @@ pub(crate) fn primary<'t>(
 mod tests {
     use super::*;
     use crate::balance::Random;
+    use crate::demand::Demand;
+    use crate::eligible::Limits;
     use crate::eligible::tests::{LIMITS, topology, with_nodes};
     use crate::fault::Fault;
     use crate::lsn::Timeline;
@@ -274,7 +279,8 @@ mod tests {
             (now, above(3), false),
         ] {
             topology.primary = at(confirmed, Timeline(2));
-            let chosen = primary(&topology, demand, &Tried::default(), LIMITS, Reason::Strong, now);
+            let terms = Terms::new(&demand, &LIMITS, now);
+            let chosen = primary(&topology, &Tried::default(), &terms, Reason::Strong);
             assert_eq!(chosen.is_some(), serves, "{demand:?}");
         }
     }
@@ -304,15 +310,13 @@ mod tests {
             let topology = with_nodes(count, now);
             (0..open).for_each(|index| open_breaker(&topology, index, now));
             let limits = Limits { max_ejected: share, ..LIMITS };
+            let terms = Terms::new(&Demand::ANY, &limits, now);
             let (mut seen, mut spared_seen) = (Vec::new(), Vec::new());
             for _ in 0..200 {
                 let session = Session::new();
                 let tried = Tried::default();
                 let balance = Random::seeded(seen.len() as u64);
-                let Some(chosen) = replica(&topology, Demand::ANY, &session, &tried, &balance, limits, now)
-                else {
-                    break;
-                };
+                let Some(chosen) = replica(&topology, &session, &tried, &balance, &terms) else { break };
                 seen.push(chosen.state.node.id());
                 if chosen.reason == Reason::EjectionLimit {
                     spared_seen.push(chosen.state.node.id());
@@ -324,6 +328,36 @@ mod tests {
             }
             assert_eq!((seen.len(), spared_seen.len()), (left, spared), "{count} {open} {share}");
         }
+    }
+
+    struct Looks(bool);
+
+    impl Balance for Looks {
+        fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
+            let expected = if self.0 { Duration::from_millis(7) } else { Duration::ZERO };
+            assert!(candidates.iter().all(|candidate| candidate.latency == expected), "{candidates:?}");
+            0
+        }
+
+        fn heeds_latency(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_balancer_is_told_latencies_if_it_looks_at_them() {
+        let now = Instant::now();
+        let topology = with_nodes(3, now);
+        for state in &topology.nodes {
+            state.node.record_success(Duration::from_millis(7), now);
+        }
+        let terms = Terms::new(&Demand::ANY, &LIMITS, now);
+        let chooses = |balance: &dyn Balance| {
+            replica(&topology, &Session::new(), &Tried::default(), balance, &terms).is_some()
+        };
+        assert!(chooses(&Looks(true)) && chooses(&Looks(false)));
+        let looks = |candidates: &[Candidate<'_>]| usize::from(candidates[0].latency.is_zero());
+        assert!(looks.heeds_latency(), "a closure may");
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,12 +381,13 @@ mod tests {
             let (session, tried) = (Session::new(), Tried::default());
             let node = &topology.nodes[random.usize(..topology.nodes.len())].node;
             session.keep_to(Serving::begin(node), false, false);
-            let Some(kept) = kept(&topology, Demand::ANY, &session, &tried, LIMITS, now) else {
+            let terms = Terms::new(&Demand::ANY, &LIMITS, now);
+            let Some(kept) = kept(&topology, &session, &tried, &terms) else {
                 lost += 1;
                 continue;
             };
             let balance = Random::seeded(seed);
-            let chosen = replica(&topology, Demand::ANY, &session, &tried, &balance, LIMITS, now).unwrap();
+            let chosen = replica(&topology, &session, &tried, &balance, &terms).unwrap();
             assert_eq!(chosen.state.node.id(), kept, "seed {seed}, round {round}");
             spared += u32::from(chosen.reason == Reason::EjectionLimit);
         }
@@ -368,12 +403,13 @@ mod tests {
             Primary::Known { index: 0, timeline: Timeline(1), confirmed: now, read_only: false };
         (0..3).for_each(|index| open_breaker(&topology, index, now));
         let mut tried = Tried::default();
-        let least = |tried: &Tried| last_resort(&topology, Demand::ANY, tried, LIMITS, now);
+        let terms = Terms::new(&Demand::ANY, &LIMITS, now);
+        let least = |tried: &Tried| last_resort(&topology, tried, &terms);
         let chosen = least(&tried).unwrap();
         assert_eq!((chosen.state.node.name(), chosen.trial), ("pg2", false));
         tried.add(chosen.state.node.id(), Fault::Refusing);
         assert!(least(&tried).is_none());
-        let by = |reason| primary(&topology, Demand::ANY, &tried, LIMITS, reason, now).is_some();
+        let by = |reason| primary(&topology, &tried, &terms, reason).is_some();
         assert!(!by(Reason::FallbackNoReplica) && by(Reason::LastResort));
     }
 }

@@ -38,17 +38,60 @@ impl From<&RouterConfig> for Limits {
     }
 }
 
+/// What one read asks of each replica at one moment. What is the same for all of them is computed here, once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) demand: &'a Demand,
+    pub(crate) limits: &'a Limits,
+    pub(crate) now: Instant,
+    /// How stale a replica may be at most, by its proven bound.
+    limit: Duration,
+    /// Data that is fresh as of an earlier instant is too old. `None`: any data is within the limit.
+    oldest: Option<Instant>,
+    /// The limit is below what every bound has in it.
+    none_fresh: bool,
+    /// The bound that is asked for must be proven.
+    needs_lineage: bool,
+}
+
+impl<'a> Terms<'a> {
+    pub(crate) fn new(demand: &'a Demand, limits: &'a Limits, now: Instant) -> Self {
+        let bound = demand.bound.filter(|_| !disabled(Sabotage::StalenessBound));
+        let limit = bound.map_or(limits.max_staleness, |bound| bound.min(limits.max_staleness));
+        let age = limit.checked_sub(limits.commit_delay);
+        Self {
+            demand,
+            limits,
+            now,
+            limit,
+            oldest: age.and_then(|age| now.checked_sub(age)),
+            none_fresh: age.is_none(),
+            needs_lineage: bound.is_some(),
+        }
+    }
+
+    /// The same for another demand.
+    pub(crate) fn with_demand<'b>(&self, demand: &'b Demand) -> Terms<'b>
+    where
+        'a: 'b,
+    {
+        Terms::new(demand, self.limits, self.now)
+    }
+
+    /// How stale data that is fresh as of this instant may be, if that is too stale.
+    #[inline(always)]
+    fn exceeded(&self, fresh: Instant) -> Option<Duration> {
+        // One comparison instead of a subtraction, an addition and a comparison for each node.
+        let exceeded = self.none_fresh || self.oldest.is_some_and(|oldest| fresh < oldest);
+        exceeded.then(|| self.now.saturating_duration_since(fresh) + self.limits.commit_delay)
+    }
+}
+
 /// Whether a chosen node still meets the demand after the time that getting a connection took.
-pub(crate) fn still_meets(
-    state: &NodeState,
-    demand: Demand,
-    limits: Limits,
-    reason: Reason,
-    now: Instant,
-) -> bool {
+pub(crate) fn still_meets(state: &NodeState, terms: &Terms<'_>, reason: Reason) -> bool {
     match reason {
         Reason::LeastStale => state.blocked.is_none(),
-        _ => state.blocked.is_none() && unfresh(state, demand, limits, now).is_none(),
+        _ => state.blocked.is_none() && unfresh(state, terms).is_none(),
     }
 }
 
@@ -94,33 +137,28 @@ pub(crate) fn unserving(
     })
 }
 
-/// Why a replica is not fresh enough for the demand at `now`.
+/// Why a replica is not fresh enough.
 #[inline(always)]
-pub(crate) fn unfresh(state: &NodeState, demand: Demand, limits: Limits, now: Instant) -> Option<Refusal> {
-    if demand.primary.is_some() {
+pub(crate) fn unfresh(state: &NodeState, terms: &Terms<'_>) -> Option<Refusal> {
+    if terms.demand.primary.is_some() {
         return Some(Refusal::IsReplica);
     }
-    let limit = match demand.bound {
-        Some(_) if disabled(Sabotage::StalenessBound) => limits.max_staleness,
-        Some(_) if !state.lineage_proven => return Some(Refusal::StalenessUnknown),
-        Some(bound) => bound.min(limits.max_staleness),
-        None => limits.max_staleness,
-    };
-    let Some(bound) = state.staleness(now).map(|staleness| staleness + limits.commit_delay) else {
+    if terms.needs_lineage && !state.lineage_proven {
         return Some(Refusal::StalenessUnknown);
-    };
-    if bound > limit {
-        Some(Refusal::Stale { bound, limit })
+    }
+    let Some(fresh) = state.fresh_as_of else { return Some(Refusal::StalenessUnknown) };
+    if let Some(bound) = terms.exceeded(fresh) {
+        Some(Refusal::Stale { bound, limit: terms.limit })
     } else if state.returning {
         Some(Refusal::Returning)
     } else {
-        behind_position(state, demand)
+        behind_position(state, terms.demand)
     }
 }
 
 /// Why a replica does not have what the session has seen.
 #[inline(always)]
-fn behind_position(state: &NodeState, demand: Demand) -> Option<Refusal> {
+fn behind_position(state: &NodeState, demand: &Demand) -> Option<Refusal> {
     if !demand.needs_position() {
         return None;
     }
@@ -199,11 +237,42 @@ pub(crate) mod tests {
             ("returning, at a position", &returning, floor(100), Some(Refusal::Returning)),
         ];
         for (name, state, demand, expected) in cases {
-            assert_eq!(unfresh(state, demand, LIMITS, now), expected, "{name}");
+            assert_eq!(unfresh(state, &Terms::new(&demand, &LIMITS, now)), expected, "{name}");
         }
         for demand in [Demand::ANY, bound, floor(100)] {
-            let found = unfresh(&later(state.clone()), demand, LIMITS, now);
+            let found = unfresh(&later(state.clone()), &Terms::new(&demand, &LIMITS, now));
             assert!(matches!(found, Some(Refusal::Stale { .. })), "{demand:?}: {found:?}");
         }
+    }
+
+    /// What is computed once for all nodes says of each what its own bound would, to the nanosecond.
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_stale_exactly_above_the_limit() {
+        let now = Instant::now();
+        let nanos = |range: std::ops::Range<u64>| range.map(Duration::from_nanos);
+        let fresh: Vec<Instant> = nanos(0..6)
+            .filter_map(|age| now.checked_sub(age))
+            .chain(nanos(1..6).map(|ahead| now + ahead))
+            .collect();
+        let mut state = topology(now).nodes.remove(0);
+        let mut stale = 0;
+        for max_staleness in nanos(0..4).chain([Duration::MAX]) {
+            for bound in nanos(0..5).map(Some).chain([None, Some(Duration::MAX)]) {
+                for commit_delay in nanos(0..4) {
+                    let limits = Limits { max_staleness, commit_delay, ..LIMITS };
+                    let demand = Demand { bound, ..Demand::ANY };
+                    let terms = Terms::new(&demand, &limits, now);
+                    let limit = bound.map_or(max_staleness, |bound| bound.min(max_staleness));
+                    for fresh in &fresh {
+                        state.fresh_as_of = Some(*fresh);
+                        let bound = now.saturating_duration_since(*fresh) + commit_delay;
+                        let expected = (bound > limit).then_some(Refusal::Stale { bound, limit });
+                        stale += u32::from(expected.is_some());
+                        assert_eq!(unfresh(&state, &terms), expected, "{limits:?} {demand:?}");
+                    }
+                }
+            }
+        }
+        assert!(stale > 100, "{stale}");
     }
 }

@@ -106,8 +106,7 @@ impl<B: Backend> Routed<B> {
         loop {
             let mut versions = self.shared().versions();
             let now = Instant::now();
-            (attempts.demand, attempts.kept) = self.demand(&attempts, now);
-            match self.choose_beside(&attempts, now) {
+            match self.decide_beside(&mut attempts, now) {
                 Choice::Take(ticket) => {
                     let lease = self.check_out(ticket, attempts.deadline).await.ok()?;
                     if self.still_serves(&lease, &attempts).await.is_err() {

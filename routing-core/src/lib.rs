@@ -85,6 +85,7 @@ mod priority;
 mod read;
 mod recent;
 mod record;
+mod refusal;
 mod refuse;
 mod retry;
 mod role;

@@ -3,6 +3,7 @@
 //! A node outlives every topology that names it, so its breaker, its counters and its latency survive each new
 //! snapshot.
 
+mod live;
 mod outcome;
 
 use std::fmt;
@@ -25,30 +26,21 @@ use crate::recent::Recent;
 use crate::role::Role;
 use crate::signal::{Signal, Watcher};
 use crate::slow_start::SlowStart;
-use outcome::{FAULT_HALF_LIFE, LATENCY_HALF_LIFE};
+use live::Live;
 
 /// One server with its breaker and counters.
 pub struct Node {
     id: NodeId,
     name: Arc<str>,
     config: NodeConfig,
-    gate: Gate,
-    in_flight: AtomicU32,
-    /// Microseconds; an average that follows peaks.
-    latency: Fading,
-    /// What it owes for its faults, in parts of a request in flight.
-    faults: Fading,
-    slow_start: SlowStart,
+    live: Live,
+    /// What its latency, its faults and its slow start count time from.
+    origin: Instant,
     /// It joined or was down, and has not served since.
     cold: AtomicBool,
-    draining: AtomicBool,
-    weight: AtomicU32,
     zone: ArcSwapOption<String>,
     /// The zone of this process, if that counts.
     own_zone: Option<String>,
-    /// It is in that zone, or no zone counts.
-    local: AtomicBool,
-    reads: AtomicBool,
     /// A write connection was told that the server is read-only, and the monitor has not looked since.
     write_refused: AtomicBool,
     recent: Recent,
@@ -73,20 +65,23 @@ impl Node {
         Self {
             id: NodeId::next(),
             name: config.name.as_str().into(),
-            gate: Gate::new(cluster.breaker.clone()),
-            weight: AtomicU32::new(config.weight),
-            local: AtomicBool::new(is_local(cluster.zone.as_deref(), config.zone.as_deref())),
+            live: Live {
+                entered: AtomicU64::new(0),
+                weight: AtomicU32::new(config.weight),
+                draining: AtomicBool::new(false),
+                reads: AtomicBool::new(config.reads),
+                local: AtomicBool::new(is_local(cluster.zone.as_deref(), config.zone.as_deref())),
+                faults: Fading::new(),
+                latency: Fading::new(),
+                slow_start: SlowStart::new(cluster.slow_start),
+                gate: Gate::new(cluster.breaker.clone()),
+            },
+            origin: Instant::now(),
             zone: ArcSwapOption::from_pointee(config.zone.clone()),
             own_zone: cluster.zone.clone(),
-            reads: AtomicBool::new(config.reads),
             write_refused: AtomicBool::new(false),
             config,
-            in_flight: AtomicU32::new(0),
-            latency: Fading::new(LATENCY_HALF_LIFE),
-            faults: Fading::new(FAULT_HALF_LIFE),
-            slow_start: SlowStart::new(cluster.slow_start),
             cold: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
             recent: Recent::new(),
             probe_now: Notify::new(),
             losses: Signal::default(),
@@ -133,21 +128,21 @@ impl Node {
     /// Its share of reads next to other nodes; never 0.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+        self.live.weight.load(Relaxed)
     }
 
     /// Whether it serves as a replica.
     #[must_use]
     pub fn serves_reads(&self) -> bool {
-        self.reads.load(Relaxed)
+        self.live.reads.load(Relaxed)
     }
 
     /// Takes over what can change in place; `true` when anything did.
     pub(crate) fn adjust(&self, config: &NodeConfig) -> bool {
-        let weight = self.weight.swap(config.weight, Relaxed);
-        let reads = self.reads.swap(config.reads, Relaxed);
+        let weight = self.live.weight.swap(config.weight, Relaxed);
+        let reads = self.live.reads.swap(config.reads, Relaxed);
         let zone = self.zone.swap(config.zone.clone().map(Arc::new));
-        self.local.store(is_local(self.own_zone.as_deref(), config.zone.as_deref()), Relaxed);
+        self.live.local.store(is_local(self.own_zone.as_deref(), config.zone.as_deref()), Relaxed);
         (weight, reads, zone.as_deref()) != (config.weight, config.reads, config.zone.as_ref())
     }
 
@@ -160,13 +155,14 @@ impl Node {
     /// Whether it is in the zone of this process; `true` as well when no zone is set for that.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.local.load(Relaxed)
+        self.live.local.load(Relaxed)
     }
 
     /// Requests of this process that hold one of its connections or wait for one.
     #[must_use]
+    #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.live.entered.load(Relaxed) as u32
     }
 
     /// Why it was chosen last.
@@ -183,24 +179,25 @@ impl Node {
     /// Whether it gets no new work.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.live.draining.load(Relaxed)
     }
 
     /// Gives it no new work (`true`) or lets it have work again.
     pub fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Relaxed);
+        self.live.draining.store(draining, Relaxed);
     }
 
     /// Its breaker's state at `now`.
     #[must_use]
     pub fn breaker_state(&self, now: Instant) -> BreakerState {
-        self.gate.state(now)
+        self.live.gate.state(now)
     }
 
     /// Whether its breaker admits a request at `now`. It changes nothing and takes no lock.
     #[must_use]
+    #[inline(always)]
     pub fn admission(&self, now: Instant) -> Admission {
-        self.gate.admission(now)
+        self.live.gate.admission(now)
     }
 
     /// Asks the monitor to probe it now instead of at the next tick.
@@ -244,22 +241,22 @@ impl Node {
 
     /// It was chosen: one more request is in flight.
     pub(crate) fn enter(&self, access: Access, role: Role, reason: Reason, now: Instant) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.recent.record(access, reason, now);
+        let number = self.live.entered.fetch_add(1 << 32 | 1, Relaxed) >> 32;
+        self.recent.record(number, access, reason, now);
         self.meters.decision(access, role, reason);
     }
 
     pub(crate) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.live.entered.fetch_sub(1, Relaxed);
     }
 
     /// Takes the half-open state's only slot; `false` when another request has it.
     pub(crate) fn take_trial(&self, now: Instant) -> bool {
-        self.gate.take_trial(now)
+        self.live.gate.take_trial(now)
     }
 
     pub(crate) fn return_trial(&self) {
-        self.gate.return_trial();
+        self.live.gate.return_trial();
     }
 }
 
@@ -274,5 +271,31 @@ impl fmt::Debug for Node {
             .field("url", &self.config.url)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_is_counted_in_and_out_and_has_a_number_of_its_own() {
+        let config = NodeConfig::new("a", "postgres://h/d".parse().unwrap());
+        let node = Node::new(config, BreakerConfig::default());
+        let enter = || node.enter(Access::Read, Role::Replica, Reason::LeastInFlight, Instant::now());
+        for _ in 0..5 {
+            enter();
+            enter();
+            node.leave();
+        }
+        assert_eq!(
+            (node.in_flight(), node.recent().last(Instant::now()).len()),
+            (5, 10),
+            "none is overwritten"
+        );
+        (0..5).for_each(|_| node.leave());
+        assert_eq!(node.in_flight(), 0);
+        (0..20).for_each(|_| enter());
+        assert_eq!((node.in_flight(), node.recent().last(Instant::now()).len()), (20, 16));
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::decision::{Refusal, Refusals};
 use crate::demand::Demand;
-use crate::eligible::{Limits, unfresh, unserving};
+use crate::eligible::{Limits, Terms, unfresh, unserving};
 use crate::gate::Admission;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
@@ -19,6 +19,7 @@ pub(crate) fn read_refusals(
     limits: Limits,
     now: Instant,
 ) -> Refusals {
+    let terms = Terms::new(&demand, &limits, now);
     let refusal = |index: usize, state: &NodeState| match unserving(topology, state, index, tried, now) {
         // Why its breaker is open says more than that it is.
         Some(Refusal::BreakerOpen(left)) => {
@@ -29,7 +30,7 @@ pub(crate) fn read_refusals(
             _ => primary_refusal(topology, state, tried, limits, now),
         },
         Some(refusal) => refusal,
-        None => unfresh(state, demand, limits, now).unwrap_or(Refusal::NotReached),
+        None => unfresh(state, &terms).unwrap_or(Refusal::NotReached),
     };
     collect(topology, refusal)
 }

@@ -11,7 +11,7 @@ use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor, Memory};
-use crate::eligible::Limits;
+use crate::eligible::{Limits, Terms};
 use crate::lease::Ticket;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
@@ -31,43 +31,65 @@ pub(crate) enum Choice {
     Again,
 }
 
+/// What a read demands, and the replica that its session keeps to, if one does.
+struct Demanded {
+    demand: Demand,
+    kept: Option<NodeId>,
+}
+
 impl<B: Backend> Routed<B> {
-    /// What this read demands now: the cluster may have changed since the last look. And the replica that its session keeps
-    /// to, if one does.
-    pub(crate) fn demand(&self, attempts: &Attempts, now: Instant) -> (Demand, Option<NodeId>) {
+    /// What this read demands now, and who serves it.
+    pub(crate) fn decide(&self, attempts: &mut Attempts, now: Instant) -> Choice {
+        let topology = self.shared().peek();
+        let demanded = self.demand(&topology, attempts, now);
+        let choice = self.choose(&topology, &demanded, attempts, now);
+        // At the end: the processor waits where it reads as a whole what it has just written in parts.
+        (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
+        choice
+    }
+
+    /// [`decide`](Self::decide), for a read beside one that waits.
+    pub(crate) fn decide_beside(&self, attempts: &mut Attempts, now: Instant) -> Choice {
+        let topology = self.shared().peek();
+        let demanded = self.demand(&topology, attempts, now);
+        (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
+        self.choose_beside(&topology, attempts, now)
+    }
+
+    /// What this read demands: the cluster may have changed since the last look.
+    fn demand(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Demanded {
         let shared = self.shared();
-        let topology = shared.peek();
-        let reader = shared.reader(&topology);
+        let reader = shared.reader(topology);
         // Only a token ends by the wall's clock.
         let demanded = |memory: &Memory| {
             let wall = memory.token.map_or(UnixMillis(0), |_| reader.wall());
-            demand::demand(self.consistency, memory, &topology, wall)
+            demand::demand(self.consistency, memory, topology, wall)
         };
         let mut memory = self.session.memory(&reader);
-        let mut found = demanded(&memory);
-        let tried = &attempts.tried;
-        let mut kept = None;
-        if self.session.kept_node().is_some() && found.primary.is_none() && !attempts.primary_only {
-            kept = choose::kept(&topology, found, &self.session, tried, self.limits(attempts), now);
+        let (mut demand, mut kept) = (demanded(&memory), None);
+        if self.session.kept_node().is_some() && demand.primary.is_none() && !attempts.primary_only {
+            let limits = self.limits(attempts);
+            let terms = Terms::new(&demand, &limits, now);
+            kept = choose::kept(topology, &self.session, &attempts.tried, &terms);
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
+                demand = demanded(&memory);
             }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
-            && let Some(position) = demand::settle(floor, &topology)
+            && let Some(position) = demand::settle(floor, topology)
         {
             self.session.settle_floor(asked, position);
-            memory = self.session.memory(&reader);
+            demand = demanded(&self.session.memory(&reader));
         }
-        found = demanded(&memory);
-        if shared.primary_only.load(Relaxed) && found.primary.is_none() {
-            found.primary = Some(Reason::PrimaryOnly);
+        if shared.primary_only.load(Relaxed) && demand.primary.is_none() {
+            demand.primary = Some(Reason::PrimaryOnly);
         }
-        if let (Some(timeline), Some(_)) = (found.timeline, topology.lineage.writer) {
+        if let (Some(timeline), Some(_)) = (demand.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
-        (found, kept)
+        Demanded { demand, kept }
     }
 
     /// What the call is judged by: without the budget to defy a breaker it heeds all of them.
@@ -76,34 +98,40 @@ impl<B: Backend> Routed<B> {
         if attempts.heeds_breakers { Limits { max_ejected: 1.0, ..limits } } else { limits }
     }
 
-    pub(crate) fn choose(&self, attempts: &mut Attempts, now: Instant) -> Choice {
-        let shared = self.shared();
-        let topology = shared.peek();
-        let (demand, limits, tried) = (attempts.demand, self.limits(attempts), &attempts.tried);
+    fn choose(
+        &self,
+        topology: &Topology,
+        Demanded { demand, kept }: &Demanded,
+        attempts: &mut Attempts,
+        now: Instant,
+    ) -> Choice {
+        let (shared, limits) = (self.shared(), self.limits(attempts));
+        let terms = Terms::new(demand, &limits, now);
+        let tried = &attempts.tried;
         let mut behind = false;
         if !attempts.primary_only && demand.primary.is_none() {
             let balance = &*shared.balance;
-            let replica = choose::replica(&topology, demand, &self.session, tried, balance, limits, now);
-            if let Some(mut chosen) = replica {
-                let id = chosen.state.node.id();
-                if attempts.kept.is_some_and(|kept| kept != id) {
+            let chosen = choose::replica(topology, &self.session, tried, balance, &terms);
+            if let Some(Chosen { state, mut reason, trial }) = chosen {
+                let id = state.node.id();
+                if kept.is_some_and(|kept| kept != id) {
                     // The picture, or the session, has changed since the demand was made.
                     self.session.lose_node(now);
                     return Choice::Again;
                 }
                 self.session.lean_to(id);
-                if !self.may_take(&chosen, attempts) {
+                if !self.may_take(reason, attempts) {
                     return Choice::Again;
                 }
-                let said = chosen.reason == Reason::SameRequest || chosen.reason.defies_breaker();
+                let said = reason == Reason::SameRequest || reason.defies_breaker();
                 if attempts.waiting_since.is_some() && !said {
-                    chosen.reason = Reason::WaitedForReplay;
+                    reason = Reason::WaitedForReplay;
                 }
-                return take(&chosen, &topology, None, now);
+                return take(&Chosen { state, reason, trial }, topology, None, now);
             }
             if demand.needs_position() {
                 let patience = shared.config.session_wait;
-                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let (replicas, near) = choose::behind(topology, tried, &terms, patience);
                 behind = !replicas.is_empty();
                 if behind
                     && (near || demand.ask.is_some())
@@ -114,7 +142,7 @@ impl<B: Backend> Routed<B> {
             }
         }
         // A busy replica is not a lost one: the primary is spared.
-        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(&topology) {
+        if demand.primary.is_none() && !attempts.primary_only && tried.busy_replica(topology) {
             return Choice::Nothing;
         }
         let reason = match demand.primary {
@@ -124,13 +152,13 @@ impl<B: Backend> Routed<B> {
             None => Reason::FallbackNoReplica,
         };
         let may_defy = attempts.rounds == 0 && !attempts.heeds_breakers;
-        let primary = |reason| choose::primary(&topology, demand, tried, limits, reason, now);
+        let primary = |reason| choose::primary(topology, tried, &terms, reason);
         let chosen = match primary(reason) {
             None if may_defy => {
-                let replica = choose::last_resort(&topology, demand, tried, limits, now);
+                let replica = choose::last_resort(topology, tried, &terms);
                 if let Some(chosen) = replica.filter(|_| !attempts.primary_only) {
-                    let may = self.may_take(&chosen, attempts);
-                    return if may { take(&chosen, &topology, None, now) } else { Choice::Again };
+                    let may = self.may_take(chosen.reason, attempts);
+                    return if may { take(&chosen, topology, None, now) } else { Choice::Again };
                 }
                 primary(Reason::LastResort)
             }
@@ -152,11 +180,11 @@ impl<B: Backend> Routed<B> {
             };
             Some(permit)
         };
-        if !self.may_take(&chosen, attempts) {
+        if !self.may_take(chosen.reason, attempts) {
             return Choice::Again;
         }
         let falls_back = permit.is_some();
-        let choice = take(&chosen, &topology, permit, now);
+        let choice = take(&chosen, topology, permit, now);
         if falls_back && matches!(choice, Choice::Take(_)) {
             metrics::fallback(reason);
         }
@@ -166,9 +194,8 @@ impl<B: Backend> Routed<B> {
     /// Whether the budget allows the choice, asked before it is counted. The first attempt of a request is free, and so is each
     /// on a node about which nothing is known. More on nodes whose breakers refuse would multiply the load of a fault that
     /// hits everyone.
-    fn may_take(&self, chosen: &Chosen<'_>, attempts: &mut Attempts) -> bool {
-        if !chosen.reason.defies_breaker() || attempts.tried.is_empty() || std::mem::take(&mut attempts.paid)
-        {
+    fn may_take(&self, reason: Reason, attempts: &mut Attempts) -> bool {
+        if !reason.defies_breaker() || attempts.tried.is_empty() || std::mem::take(&mut attempts.paid) {
             return true;
         }
         let may = self.shared().retry.spend();
@@ -178,21 +205,21 @@ impl<B: Backend> Routed<B> {
     }
 
     /// A replica beside one that keeps a read waiting: among those about which there is no doubt.
-    pub(crate) fn choose_beside(&self, attempts: &Attempts, now: Instant) -> Choice {
+    fn choose_beside(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Choice {
         let shared = self.shared();
-        let topology = shared.peek();
-        let (demand, tried) = (attempts.demand, &attempts.tried);
         let limits = Limits { max_ejected: 1.0, min_serving: 0, ..shared.limits };
+        let (demand, tried) = (&attempts.demand, &attempts.tried);
+        let terms = Terms::new(demand, &limits, now);
         if demand.primary.is_some() {
             return Choice::Nothing;
         }
         let balance = &*shared.balance;
-        match choose::replica(&topology, demand, &self.session, tried, balance, limits, now) {
+        match choose::replica(topology, &self.session, tried, balance, &terms) {
             Some(chosen) if chosen.trial => Choice::Nothing,
-            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, &topology, None, now),
+            Some(chosen) => take(&Chosen { reason: Reason::Hedge, ..chosen }, topology, None, now),
             None if demand.needs_position() => {
                 let patience = shared.config.session_wait;
-                let (replicas, near) = choose::behind(&topology, demand, tried, limits, patience, now);
+                let (replicas, near) = choose::behind(topology, tried, &terms, patience);
                 let waits = now < attempts.waiting_since.unwrap_or(now) + patience;
                 let may_come = !replicas.is_empty() && (near || demand.ask.is_some());
                 if waits && may_come { Choice::Behind } else { Choice::Nothing }
@@ -210,6 +237,7 @@ impl<B: Backend> Routed<B> {
 }
 
 /// Takes the place on the chosen node; again when another request has just taken its half-open slot.
+#[inline]
 fn take(chosen: &Chosen<'_>, topology: &Topology, fallback: Option<CapPermit>, now: Instant) -> Choice {
     let node = &chosen.state.node;
     if chosen.trial && !node.take_trial(now) {
@@ -245,12 +273,13 @@ mod tests {
         let now = Instant::now();
         let mut attempts = routed.attempts();
         routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
-        (attempts.demand, attempts.kept) = routed.demand(&attempts, now);
-        assert_eq!(attempts.kept, Some(nodes[1].id()));
+        let topology = router.cluster().topology();
+        let demanded = routed.demand(&topology, &attempts, now);
+        assert_eq!(demanded.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
-        assert!(matches!(routed.choose(&mut attempts, now), Choice::Again));
-        let (demand, kept) = routed.demand(&attempts, now);
+        assert!(matches!(routed.choose(&topology, &demanded, &mut attempts, now), Choice::Again));
+        let Demanded { demand, kept } = routed.demand(&topology, &attempts, now);
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
     }
 

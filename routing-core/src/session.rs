@@ -162,11 +162,9 @@ impl Session {
         Some(self.0.node.load(Relaxed)).filter(|node| *node != NO_NODE)
     }
 
-    /// Whether reads should rather go to this node than to another: it is kept to, or another read is on its way there.
-    pub(crate) fn prefers(&self, id: NodeId) -> bool {
-        let node = self.0.node.load(Relaxed);
-        let preferred = if node == NO_NODE { self.0.leaning.load(Relaxed) } else { node };
-        preferred == id.as_u32()
+    /// The number of the node that reads should rather go to than to another: it is kept to, or another read is on its way there.
+    pub(crate) fn preferred(&self) -> Option<u32> {
+        self.kept_node().or_else(|| Some(self.0.leaning.load(Relaxed)).filter(|node| *node != NO_NODE))
     }
 
     /// A read is on its way to this node.

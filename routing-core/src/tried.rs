@@ -37,12 +37,18 @@ impl Tried {
         self.forgiven = self.faults.len();
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.faults.len() == self.forgiven
     }
 
     /// What the node met in this round, which keeps it from being tried again.
+    #[inline]
     pub(crate) fn fault(&self, node: NodeId) -> Option<Fault> {
+        // Nearly always, and the same for all nodes.
+        if self.is_empty() {
+            return None;
+        }
         self.faults[self.forgiven..].iter().find(|(id, _)| *id == node).map(|(_, fault)| *fault)
     }
 

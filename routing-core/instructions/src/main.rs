@@ -10,12 +10,13 @@ use routing_core::testing::Decisions;
 
 fn decide(nodes: u16, balancer: &str, with_token: bool, times: u32) {
     // The same choices each time.
+    fastrand::seed(1);
     let decisions = match balancer {
-        "least-in-flight" => Decisions::on(nodes, LeastInFlight::seeded(1)),
-        "power-of-two-choices" => Decisions::on(nodes, PowerOfTwoChoices::seeded(1)),
+        "least-in-flight" => Decisions::on(nodes, LeastInFlight::default()),
+        "power-of-two-choices" => Decisions::on(nodes, PowerOfTwoChoices::default()),
         "round-robin" => Decisions::on(nodes, RoundRobin::default()),
-        "random" => Decisions::on(nodes, Random::seeded(1)),
-        "weighted" => Decisions::on(nodes, Weighted::seeded(1)),
+        "random" => Decisions::on(nodes, Random::default()),
+        "weighted" => Decisions::on(nodes, Weighted::default()),
         other => panic!("{other} is no balancer"),
     };
     let reader = decisions.reader(with_token);

@@ -11,22 +11,26 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Random numbers from one atomic counter (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators",
-/// 2014): no lock, and the same sequence from the same seed.
-pub(super) struct Draw(AtomicU64);
+/// Where a balancer's random numbers come from.
+pub(super) enum Draw {
+    /// The thread's own generator: nothing that another thread writes is touched.
+    OfThread,
+    /// One atomic counter (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014): no lock, and the
+    /// same sequence from the same seed.
+    Seeded(AtomicU64),
+}
 
 impl Draw {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed))
+    pub(super) fn seeded(seed: u64) -> Self {
+        Self::Seeded(AtomicU64::new(seed))
     }
 
-    fn next(&self) -> u64 {
-        mix(self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN))
-    }
-
-    /// Several numbers at the price of one atomic operation: a generator of its own for one decision.
+    /// A generator of its own for one decision.
     pub(super) fn split(&self) -> Numbers {
-        Numbers(self.next())
+        Numbers(match self {
+            Self::OfThread => fastrand::u64(..),
+            Self::Seeded(counter) => mix(counter.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN)),
+        })
     }
 }
 

@@ -16,7 +16,7 @@ pub struct LeastInFlight {
 
 impl Default for LeastInFlight {
     fn default() -> Self {
-        Self::seeded(fastrand::u64(..))
+        Self { draw: Draw::OfThread }
     }
 }
 
@@ -24,7 +24,7 @@ impl LeastInFlight {
     /// With ties drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
+        Self { draw: Draw::seeded(seed) }
     }
 }
 
@@ -39,6 +39,10 @@ impl Balance for LeastInFlight {
             }
         }
         best.1
+    }
+
+    fn heeds_latency(&self) -> bool {
+        false
     }
 
     fn reason(&self) -> Reason {

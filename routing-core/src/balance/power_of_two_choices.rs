@@ -17,7 +17,7 @@ pub struct PowerOfTwoChoices {
 
 impl Default for PowerOfTwoChoices {
     fn default() -> Self {
-        Self::seeded(fastrand::u64(..))
+        Self { draw: Draw::OfThread }
     }
 }
 
@@ -25,7 +25,7 @@ impl PowerOfTwoChoices {
     /// With pairs drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
+        Self { draw: Draw::seeded(seed) }
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Random {
 
 impl Default for Random {
     fn default() -> Self {
-        Self::seeded(fastrand::u64(..))
+        Self { draw: Draw::OfThread }
     }
 }
 
@@ -20,7 +20,7 @@ impl Random {
     /// Drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
+        Self { draw: Draw::seeded(seed) }
     }
 }
 
@@ -28,6 +28,10 @@ impl Balance for Random {
     fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
         let mut numbers = self.draw.split();
         drawn(&mut numbers, candidates, |candidate| f64::from(candidate.ramp()))
+    }
+
+    fn heeds_latency(&self) -> bool {
+        false
     }
 
     fn reason(&self) -> Reason {

@@ -22,7 +22,7 @@ impl Default for RoundRobin {
 
 impl RoundRobin {
     pub(super) fn starting_at(turn: u32) -> Self {
-        Self { turn: AtomicU32::new(turn), draw: Draw::new(fastrand::u64(..)) }
+        Self { turn: AtomicU32::new(turn), draw: Draw::OfThread }
     }
 
     fn turn(&self, length: usize) -> usize {
@@ -45,6 +45,10 @@ impl Balance for RoundRobin {
             turn = self.turn(candidates.len());
         }
         turn
+    }
+
+    fn heeds_latency(&self) -> bool {
+        false
     }
 
     fn reason(&self) -> Reason {

@@ -13,7 +13,7 @@ pub struct Weighted {
 
 impl Default for Weighted {
     fn default() -> Self {
-        Self::seeded(fastrand::u64(..))
+        Self { draw: Draw::OfThread }
     }
 }
 
@@ -21,13 +21,17 @@ impl Weighted {
     /// Drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        Self { draw: Draw::new(seed) }
+        Self { draw: Draw::seeded(seed) }
     }
 }
 
 impl Balance for Weighted {
     fn choose(&self, candidates: &[Candidate<'_>]) -> usize {
         drawn(&mut self.draw.split(), candidates, |candidate| candidate.share())
+    }
+
+    fn heeds_latency(&self) -> bool {
+        false
     }
 
     fn reason(&self) -> Reason {

@@ -11,15 +11,20 @@ use crate::fault::Fault;
 
 /// A slow answer counts half after this time without another: a node that was slow, and gets no requests because of that,
 /// is tried again some time: twenty times as slow as its peers, after 10 to 20 s.
-pub(super) const LATENCY_HALF_LIFE: Duration = Duration::from_secs(5);
+pub(super) const LATENCY_HALF_LIFE_MILLIS: u64 = 5_000;
 
 /// A fault counts half of a request in flight after this time.
-pub(super) const FAULT_HALF_LIFE: Duration = Duration::from_secs(1);
+pub(super) const FAULT_HALF_LIFE_MILLIS: u64 = 1_000;
 
 /// The parts of a request in flight.
 const PARTS: u32 = 1 << 10;
 
 impl Node {
+    /// What its fading numbers count time by.
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
+    }
+
     /// Its recent latency; zero before the first answer.
     #[must_use]
     pub fn latency(&self) -> Duration {
@@ -28,18 +33,20 @@ impl Node {
 
     /// The same at `now`: it fades without answers.
     pub(crate) fn latency_at(&self, now: Instant) -> Duration {
-        Duration::from_micros(self.latency.at(now).into())
+        Duration::from_micros(self.live.latency.at(|| self.age(now)).into())
     }
 
     /// Its requests in flight, and the faults that it met lately as if they were.
+    #[inline]
     pub(crate) fn load(&self, now: Instant) -> u32 {
-        self.in_flight().saturating_add((self.faults.at(now) + PARTS / 2) / PARTS)
+        self.in_flight().saturating_add((self.live.faults.at(|| self.age(now)) + PARTS / 2) / PARTS)
     }
 
     /// The part of its share of reads that it gets at `now`, from 0.1 to 1: less than 1 in its slow start.
     #[must_use]
+    #[inline]
     pub fn ramp(&self, now: Instant) -> f32 {
-        self.slow_start.at(now)
+        self.live.slow_start.at(|| self.age(now))
     }
 
     /// It joins, or is down: its cache is taken to be cold when it serves next.
@@ -56,14 +63,14 @@ impl Node {
 
     /// What it failed before is settled by that.
     fn begin_slowly(&self, at: Instant) {
-        self.faults.set(0, at);
-        self.slow_start.begin(at);
+        self.live.faults.set(0, self.age(at));
+        self.live.slow_start.begin(self.age(at));
     }
 
     /// A request that took `elapsed` used the node successfully.
     pub(crate) fn record_success(&self, elapsed: Duration, now: Instant) {
         self.record_latency(elapsed, now);
-        if self.gate.success(now) {
+        if self.live.gate.success(now) {
             self.begin_slowly(now);
         }
     }
@@ -80,7 +87,7 @@ impl Node {
         self.meters.fault(fault);
         if fault.trips_breaker() {
             let kind = if fault == Fault::Refusing { Failure::Refusal } else { Failure::Hard };
-            self.gate.failure(kind, now);
+            self.live.gate.failure(kind, now);
         }
         if fault.costs() {
             self.charge(now);
@@ -104,28 +111,28 @@ impl Node {
 
     /// A new connection was not let in within its time, which says more than a slow statement does.
     pub(crate) fn record_silent_connect(&self, now: Instant) {
-        self.gate.failure(Failure::Hard, now);
+        self.live.gate.failure(Failure::Hard, now);
         self.charge(now);
         self.probe_now();
     }
 
     /// A node that fails at once has nothing in flight; nobody is to take that for speed.
     fn charge(&self, now: Instant) {
-        self.faults.set(self.faults.at(now).saturating_add(PARTS).min(u32::MAX / 2), now);
+        self.live.faults.update(self.age(now), |owed| owed.saturating_add(PARTS).min(u32::MAX / 2));
     }
 
     /// The monitor reached the node. (One that it does not reach is kept away by the topology.)
     pub(crate) fn record_reached(&self, now: Instant) {
-        self.gate.probe_succeeded(now);
+        self.live.gate.probe_succeeded(now);
     }
 
     /// Rises to a slower answer at once and forgets it over some 20 faster ones, or with time: a node that has become slow
     /// is seen with its first slow answer.
     fn record_latency(&self, elapsed: Duration, now: Instant) {
         let sample = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX).max(1);
-        let old = self.latency.at(now);
-        let new = if sample >= old { sample } else { old - (old - sample).div_ceil(8) };
-        self.latency.set(new, now);
+        self.live.latency.update(self.age(now), |old| {
+            if sample >= old { sample } else { old - (old - sample).div_ceil(8) }
+        });
     }
 }
 

@@ -34,7 +34,7 @@ impl<'a> Lexer<'a> {
     pub(super) fn plain_string(&mut self) {
         let begin = self.at;
         loop {
-            let quote = self.find(self.at, |byte| byte == b'\'');
+            let quote = self.find_byte(self.at, b'\'');
             if quote >= self.text.len() {
                 return self.unclosed();
             }
@@ -80,7 +80,7 @@ impl<'a> Lexer<'a> {
         let tag = self.text.get(begin..=end).unwrap_or_default();
         self.at = end + 1;
         loop {
-            self.at = self.find(self.at, |byte| byte == b'$');
+            self.at = self.find_byte(self.at, b'$');
             if self.at >= self.text.len() {
                 self.unclosed();
                 break;

@@ -63,14 +63,24 @@ pub(super) fn begins_word(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphabetic() || byte >= 0x80
 }
 
+/// The first place of a byte among eight; 8 when it is not there.
+#[inline(always)]
+fn place_in(eight: &[u8; 8], byte: u8) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    // What equals the byte becomes zero, and the first zero sets its high bit (Mycroft, 1987).
+    let zeros = u64::from_le_bytes(*eight) ^ ONES.wrapping_mul(u64::from(byte));
+    (zeros.wrapping_sub(ONES) & !zeros & HIGH_BITS).trailing_zeros() as usize / 8
+}
+
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let text = text.as_bytes();
         Self {
             text,
             at: 0,
-            // The protocol ends a text at a zero byte.
-            flawed: text.contains(&0),
+            // The protocol ends a text at a zero byte. The least of all bytes is found sixteen at a time.
+            flawed: text.iter().copied().fold(u8::MAX, u8::min) == 0,
         }
     }
 
@@ -90,15 +100,33 @@ impl<'a> Lexer<'a> {
 
     /// The first place from `from` on with such a byte, or the end of the text.
     pub(super) fn find(&self, from: usize, is_it: impl Fn(u8) -> bool) -> usize {
+        let rest = self.text.get(from..).unwrap_or_default();
+        let length = rest.iter().position(|byte| is_it(*byte)).unwrap_or(rest.len());
+        #[cfg(test)]
+        examine(length + 1);
+        from + length
+    }
+
+    /// [`find`](Self::find) of one byte, eight at a time.
+    pub(super) fn find_byte(&self, from: usize, byte: u8) -> usize {
         let mut at = from;
-        while let Some(byte) = self.text.get(at)
-            && !is_it(*byte)
-        {
-            at += 1;
+        while let Some(eight) = self.eight(at) {
+            let place = place_in(eight, byte);
+            at += place;
+            if place < 8 {
+                #[cfg(test)]
+                examine(at - from + 1);
+                return at;
+            }
         }
         #[cfg(test)]
-        examine(at - from + 1);
-        at
+        examine(at - from);
+        self.find(at, |other| other == byte)
+    }
+
+    /// The eight bytes from a place on, if there are so many.
+    fn eight(&self, from: usize) -> Option<&'a [u8; 8]> {
+        self.text.get(from..)?.first_chunk()
     }
 
     pub(super) fn taken(&self, begin: usize) -> &'a [u8] {
@@ -183,6 +211,18 @@ impl<'a> Lexer<'a> {
     #[inline]
     fn identifier(&mut self) -> Token<'a> {
         let begin = self.at;
+        // Most are short.
+        if let Some(eight) = self.eight(begin) {
+            let length = place_in(eight, b'"');
+            #[cfg(test)]
+            examine(length + 2);
+            if let (Some(name), Some(next)) = (eight.get(..length), eight.get(length + 1))
+                && *next != b'"'
+            {
+                self.at = begin + length + 1;
+                return Token::Quoted(name);
+            }
+        }
         self.at = self.skip_quoted(begin, b'"');
         Token::Quoted(self.text.get(begin..self.at - 1).unwrap_or_default())
     }
@@ -191,7 +231,7 @@ impl<'a> Lexer<'a> {
     pub(super) fn skip_quoted(&mut self, from: usize, quote: u8) -> usize {
         let mut at = from;
         loop {
-            at = self.find(at, |byte| byte == quote);
+            at = self.find_byte(at, quote);
             if at >= self.text.len() {
                 self.flawed = true;
                 return at;
@@ -245,6 +285,19 @@ mod tests {
         assert_eq!(cut(r#""a b" "c""d" "" "#), [Quoted(b"a b"), Quoted(br#"c""d"#), Quoted(b"")]);
         assert_eq!(cut(r#"u&"a" U&"b""c" u & "d""#)[..2], [Escaped, Escaped]);
         assert_eq!(cut("a.b::c"), [Word(b"a"), Dot, Word(b"b"), Cast, Word(b"c")]);
+    }
+
+    #[test]
+    fn identifiers_of_every_length_end_at_their_own_quote() {
+        for length in 0..20 {
+            let name = "a".repeat(length);
+            for rest in ["b", "b            "] {
+                assert_eq!(cut(&format!("\"{name}\"{rest}")), [Quoted(name.as_bytes()), Word(b"b")]);
+                let doubled = format!("{name}\"\"c");
+                assert_eq!(cut(&format!("\"{doubled}\"{rest}")), [Quoted(doubled.as_bytes()), Word(b"b")]);
+                assert!(tokens(&format!("\"{name}{rest}")).1, "{length} {rest:?}");
+            }
+        }
     }
 
     #[test]
@@ -327,6 +380,24 @@ mod tests {
             "1_", "1__0", "0x_g", "$1a", "1é", "\0", "'\0'", "--\0",
         ] {
             assert!(tokens(text).1, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_is_found_eight_at_a_time_where_it_is_found_one_by_one() {
+        // Each place in and behind the first eights, among bytes that differ from it in one bit, or have the highest.
+        for other in ["a", "!", "#", "\u{a2}", "\u{ff}", "\0"] {
+            for length in 0..40 {
+                let mut text: String = other.repeat(length) + "\"";
+                for _ in 0..3 {
+                    let lexer = Lexer::new(&text);
+                    for from in 0..text.len() + 10 {
+                        let expected = lexer.find(from, |byte| byte == b'"');
+                        assert_eq!(lexer.find_byte(from, b'"'), expected, "{text} {from}");
+                    }
+                    text += if text.len().is_multiple_of(2) { "\"" } else { other };
+                }
+            }
         }
     }
 

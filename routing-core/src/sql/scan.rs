@@ -252,5 +252,11 @@ impl<'a> Scan<'a> {
 
 /// `pg_temp`, or the name behind it with a number.
 fn is_temporary_schema(name: &[u8]) -> bool {
-    name.len() >= 7 && name[..7].eq_ignore_ascii_case(b"pg_temp") && (name.len() == 7 || name[7] == b'_')
+    match name.split_at_checked(7) {
+        // The first letter tells nearly all.
+        Some((schema, rest)) if schema[0] | 0x20 == b'p' => {
+            schema.eq_ignore_ascii_case(b"pg_temp") && rest.first().is_none_or(|byte| *byte == b'_')
+        }
+        _ => false,
+    }
 }

@@ -105,8 +105,7 @@ impl Reader {
     /// When no node may serve, which here none gives cause to.
     pub fn decide(&self) -> bool {
         let mut attempts = self.routed.attempts_at(self.now);
-        (attempts.demand, attempts.kept) = self.routed.demand(&attempts, self.now);
-        let Choice::Take(ticket) = self.routed.choose(&mut attempts, self.now) else {
+        let Choice::Take(ticket) = self.routed.decide(&mut attempts, self.now) else {
             panic!("every node is fresh and admits")
         };
         ticket.settle(Duration::from_micros(1), false, None, self.now);
