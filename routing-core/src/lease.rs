@@ -208,6 +208,11 @@ impl<B: Backend> Lease<B> {
     fn settle(&mut self, fault: Option<Fault>) {
         self.settled = true;
         let now = Instant::now();
+        if self.handed_out && fault.is_none() && !self.proved {
+            // How long it was held was its caller's choice.
+            self.node().record_answer(now);
+            self.proved = true;
+        }
         self.ticket.settle(now.saturating_duration_since(self.since), self.proved, fault, now);
     }
 }

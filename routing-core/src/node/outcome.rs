@@ -70,6 +70,11 @@ impl Node {
     /// A request that took `elapsed` used the node successfully.
     pub(crate) fn record_success(&self, elapsed: Duration, now: Instant) {
         self.record_latency(elapsed, now);
+        self.record_answer(now);
+    }
+
+    /// The node was used successfully, for who knows how long.
+    pub(crate) fn record_answer(&self, now: Instant) {
         if self.live.gate.success(now) {
             self.begin_slowly(now);
         }
