@@ -4,14 +4,22 @@
 //! changes: what else the machine does meets both alike. Absolute times are printed beside them for orientation.
 
 mod bench;
+mod capped;
+mod cpu_quota;
 pub mod overhead;
 mod plot;
+mod processor;
+pub mod scale;
 pub mod session;
 mod slices;
 pub mod slow;
+pub mod targets;
 mod turns;
 
 pub use bench::Bench;
+pub use capped::CappedCluster;
+pub use cpu_quota::{CpuQuota, NoQuota};
 pub use plot::Bars;
+pub use processor::{load_average, own_processor_time};
 pub use slices::{Slice, median, quartiles, run_for};
 pub use turns::Turns;
