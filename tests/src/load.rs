@@ -6,6 +6,7 @@
 mod bench;
 mod capped;
 mod cpu_quota;
+mod lag;
 pub mod overhead;
 mod plot;
 mod processor;
@@ -17,8 +18,9 @@ pub mod targets;
 mod turns;
 
 pub use bench::Bench;
-pub use capped::CappedCluster;
+pub use capped::{CappedCluster, REPLICAS as CAPPED_REPLICAS};
 pub use cpu_quota::{CpuQuota, NoQuota};
+pub use lag::{Lag, LagSampler};
 pub use plot::Bars;
 pub use processor::{load_average, own_processor_time};
 pub use slices::{Slice, median, quartiles, run_for};
