@@ -5,6 +5,7 @@
 
 mod bench;
 mod capped;
+pub mod cost;
 mod cpu_quota;
 mod lag;
 pub mod overhead;
@@ -22,6 +23,6 @@ pub use capped::{CappedCluster, REPLICAS as CAPPED_REPLICAS};
 pub use cpu_quota::{CpuQuota, NoQuota};
 pub use lag::{Lag, LagSampler};
 pub use plot::Bars;
-pub use processor::{load_average, own_processor_time};
+pub use processor::{load_average, own_memory, own_processor_time};
 pub use slices::{Slice, median, quartiles, run_for};
 pub use turns::Turns;

@@ -83,7 +83,10 @@ async fn run<O: Orm>(arguments: &Arguments) -> Result<(), Box<dyn std::error::Er
         }
         for kind in users::KINDS {
             for (side, metrics) in &rows {
-                println!("{}", table::row(phase.name, kind, side.name, metrics));
+                println!(
+                    "{}",
+                    table::row(phase.name, kind, side.name, phase.seconds(arguments.seconds), metrics)
+                );
             }
         }
     }

@@ -67,7 +67,8 @@ impl Phase {
         config.quiet = 1;
         config.no_print_metrics = true;
         config.no_telnet = true;
-        config.no_websocket = true;
+        // While users come is a part of it.
+        config.no_reset_metrics = true;
         let scenario: Scenario = users::scenario()?;
         GooseAttack::initialize_with_config(config)?.register_scenario(scenario).execute().await
     }

@@ -6,7 +6,7 @@ use goose::metrics::GooseMetrics;
 pub const HEAD: &str = "| phase | request | reads served by | count | failed | 1/s | mean | p50 | p95 | p99 | max |\n|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// One kind of request on one side; dashes when there was none.
-pub fn row(phase: &str, kind: &str, side: &str, metrics: &GooseMetrics) -> String {
+pub fn row(phase: &str, kind: &str, side: &str, seconds: u64, metrics: &GooseMetrics) -> String {
     // Goose keys its requests by method and name.
     let found = metrics.requests.values().find(|request| request.path == kind);
     let Some(request) = found else {
@@ -18,7 +18,7 @@ pub fn row(phase: &str, kind: &str, side: &str, metrics: &GooseMetrics) -> Strin
     format!(
         "| {phase} | {kind} | {side} | {count} | {} | {:.0} | {} | {} | {} | {} | {} |",
         request.fail_count,
-        count as f64 / metrics.duration.max(1) as f64,
+        count as f64 / seconds.max(1) as f64,
         millis(mean),
         millis(times.percentile_us(0.5)),
         millis(times.percentile_us(0.95)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use routing_tests::load::{
-    Bars, CappedCluster, NoQuota, load_average, overhead, scale, session, slow, targets,
+    Bars, CappedCluster, NoQuota, cost, load_average, overhead, scale, session, slow, targets,
 };
 use routing_tests::{Diesel, SeaOrm};
 
@@ -47,6 +47,8 @@ enum Table {
     Session,
     /// Reads on one, two and three replicas, and the targets before and after; each server on a fixed share of a core.
     Scale,
+    /// What one more node, connection and process cost, and by calculation many.
+    Cost,
     /// One replica of three becomes 20 times slower, by balancer.
     Slow,
 }
@@ -108,6 +110,13 @@ async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
             let seaorm = targets::measure::<SeaOrm>(&cluster, options, said).await?;
             let diesel = targets::measure::<Diesel>(&cluster, options, said).await?;
             print_table(targets::HEAD, &[seaorm, diesel]);
+        }
+        Table::Cost => {
+            let cluster = overhead::cluster().await;
+            let units = cost::measure(&cluster).await;
+            print_table(cost::HEAD, &units);
+            println!();
+            print_table(cost::MANY_HEAD, &cost::many(&units));
         }
         Table::Slow => {
             let mut cluster = overhead::cluster().await;

@@ -1,4 +1,4 @@
-//! What the machine and this process are busy with.
+//! What the machine and this process are busy with, and the memory of this process.
 
 use std::fs;
 use std::time::Duration;
@@ -20,6 +20,19 @@ fn processor_time_in(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1_000 / TICKS))
 }
 
+/// The memory that this process has for itself alone, in bytes; zero where `/proc` does not tell.
+#[must_use]
+pub fn own_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    memory_in(&status).unwrap_or_default()
+}
+
+/// The anonymous resident memory of the text of a process's `status`, which says it in units of 1,024 bytes.
+fn memory_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1_024)
+}
+
 /// How many processes want to run, on average over the last minute, five and fifteen, as `uptime` says it.
 #[must_use]
 pub fn load_average() -> String {
@@ -37,5 +50,11 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 150 0 0 20 0 4 0 100 0 0";
         assert_eq!(processor_time_in(stat), Some(Duration::from_secs(4)));
         assert_eq!(processor_time_in("7 (a"), None);
+    }
+
+    #[test]
+    fn memory_is_what_no_file_backs() {
+        assert_eq!(memory_in("VmRSS:\t   90 kB\nRssAnon:\t    12 kB\nRssFile:\t 8 kB\n"), Some(12_288));
+        assert_eq!(memory_in(""), None);
     }
 }
