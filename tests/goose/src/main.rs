@@ -62,8 +62,7 @@ async fn run<O: Orm>(arguments: &Arguments) -> Result<(), Box<dyn std::error::Er
         let screener = Screener::start::<O>(&cluster.config(replicas), "", &[]).await;
         sides.push(Side { name, replicas, screener });
     }
-    println!("{}", table::HEAD);
-    let mut lags = Vec::new();
+    let (mut lags, mut lines) = (Vec::new(), Vec::new());
     for phase in PHASES {
         let mut rows = Vec::new();
         for side in &sides {
@@ -82,14 +81,14 @@ async fn run<O: Orm>(arguments: &Arguments) -> Result<(), Box<dyn std::error::Er
             lags.extend(sampler.map(LagSampler::stop).unwrap_or_default());
         }
         for kind in users::KINDS {
-            for (side, metrics) in &rows {
-                println!(
-                    "{}",
-                    table::row(phase.name, kind, side.name, phase.seconds(arguments.seconds), metrics)
-                );
-            }
+            let seconds = phase.seconds(arguments.seconds);
+            lines.extend(
+                rows.iter().map(|(side, metrics)| table::row(phase.name, kind, side.name, seconds, metrics)),
+            );
         }
     }
+    // At the end: Goose writes to the same place as it goes.
+    println!("{}\n{}", table::HEAD, lines.join("\n"));
     print_lags(&lags);
     println!("\nLoad average of the machine before: {before}; after: {}", load_average());
     Ok(())

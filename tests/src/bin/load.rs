@@ -99,6 +99,7 @@ async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
             let mut lines = session::measure::<SeaOrm>(&cluster).await;
             lines.extend(session::measure::<Diesel>(&cluster).await);
             print_table(session::HEAD, &lines);
+            save(arguments, "session.svg", &session::plot(&lines));
         }
         Table::Scale => {
             let cluster = CappedCluster::start().await?;

@@ -33,6 +33,8 @@ pub struct Line {
     slow: Vec<Slice>,
     /// The part of all reads that was sent twice.
     twice: f64,
+    /// Connections that the replicas took, for each thousand reads.
+    opened: f64,
 }
 
 impl fmt::Display for Line {
@@ -49,7 +51,7 @@ impl fmt::Display for Line {
         let late = slow.latencies.iter().filter(|latency| **latency >= SLOW).count();
         write!(
             f,
-            "| {} | {} | {:.1} / {:.1} ms | {:.1} / {:.1} ms | {:.2} | {:.2} | {:.2} % | {:.2} % |",
+            "| {} | {} | {:.1} / {:.1} ms | {:.1} / {:.1} ms | {:.2} | {:.2} | {:.2} % | {:.2} % | {:.1} |",
             self.balancer,
             self.hedge.map_or_else(|| "no".to_owned(), |ratio| format!("at most {:.0} %", 100.0 * ratio)),
             millis(&healthy, 0.5),
@@ -60,12 +62,13 @@ impl fmt::Display for Line {
             slow.throughput / healthy.throughput,
             100.0 * late as f64 / slow.latencies.len().max(1) as f64,
             100.0 * self.twice,
+            self.opened,
         )
     }
 }
 
 /// The head of the table.
-pub const HEAD: &str = "| balancer | hedged | all healthy: median / p99 | one 20× slower: median / p99 | p99, slow to healthy | throughput, slow to healthy | reads as late as the slow one | sent twice, of all reads |\n|---|---|---|---|---|---|---|---|";
+pub const HEAD: &str = "| balancer | hedged | all healthy: median / p99 | one 20× slower: median / p99 | p99, slow to healthy | throughput, slow to healthy | reads as late as the slow one | sent twice, of all reads | connections opened, of 1,000 reads |\n|---|---|---|---|---|---|---|---|---|";
 
 fn balancers() -> [(&'static str, Arc<dyn Balance>); 5] {
     [
@@ -113,7 +116,9 @@ pub async fn measure<O: Bench>(
         let shared = Cluster::start_with(config, prober, balance).expect("a valid configuration");
         let router = Router::<O>::new(&shared, O::Options::default()).expect("valid URLs");
         ready(&router).await;
-        let mut line = Line { balancer, hedge, healthy: Vec::new(), slow: Vec::new(), twice: 0.0 };
+        let mut line =
+            Line { balancer, hedge, healthy: Vec::new(), slow: Vec::new(), twice: 0.0, opened: 0.0 };
+        let mut before = 0;
         for round in 0..=options.rounds {
             for slow in [false, true] {
                 for (number, proxy) in proxies.iter().enumerate() {
@@ -128,17 +133,32 @@ pub async fn measure<O: Bench>(
                     }
                 })
                 .await;
-                if round > 0 {
+                if round == 0 {
+                    before = sessions(cluster).await;
+                } else {
                     if slow { line.slow.push(slice) } else { line.healthy.push(slice) }
                 }
             }
             said(&format!("{balancer}, hedged {hedge:?}: turn {round} of {}", options.rounds));
         }
+        let reads: usize = line.healthy.iter().chain(&line.slow).map(|slice| slice.latencies.len()).sum();
+        line.opened = 1e3 * (sessions(cluster).await - before) as f64 / reads.max(1) as f64;
         line.twice = twice(&router);
         shared.close();
         lines.push(line);
     }
     lines
+}
+
+/// How many connections to its database the application has made to the replicas, ever.
+async fn sessions(cluster: &TestCluster) -> i64 {
+    let sql =
+        format!("SELECT sessions FROM pg_stat_database WHERE datname = '{}'", Login::Application.database());
+    let mut sum = 0;
+    for name in REPLICAS {
+        sum += cluster.value::<i64>(name, &sql).await;
+    }
+    sum
 }
 
 /// The part of a router's reads that was sent to a second replica.
