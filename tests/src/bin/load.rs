@@ -4,21 +4,24 @@
 #![allow(clippy::print_stdout, reason = "the tables are the program's output")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use routing_tests::load::{overhead, session, slow};
+use routing_tests::load::{
+    Bars, CappedCluster, NoQuota, cost, load_average, overhead, scale, session, slow, targets,
+};
 use routing_tests::{Diesel, SeaOrm};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures what the router costs and what replicas bring, on real servers of its own")]
 struct Arguments {
-    /// How often the contenders take turns.
-    #[arg(long, global = true, default_value_t = 20)]
-    rounds: usize,
-    /// How long each of them goes on in a turn, in milliseconds.
-    #[arg(long, global = true, default_value_t = 300)]
-    slice: u64,
+    /// How often the contenders take turns. Default: 20; `scale` 10.
+    #[arg(long, global = true)]
+    rounds: Option<usize>,
+    /// How long each of them goes on in a turn, in milliseconds. Default: 300; `scale` 1,000.
+    #[arg(long, global = true)]
+    slice: Option<u64>,
     /// Where plots are written to; none without it.
     #[arg(long, global = true)]
     plots: Option<PathBuf>,
@@ -42,6 +45,10 @@ enum Table {
     },
     /// Round trips of reads and writes with sessions.
     Session,
+    /// Reads on one, two and three replicas, and the targets before and after; each server on a fixed share of a core.
+    Scale,
+    /// What one more node, connection and process cost, and by calculation many.
+    Cost,
     /// One replica of three becomes 20 times slower, by balancer.
     Slow,
 }
@@ -51,27 +58,40 @@ fn said(progress: &str) {
 }
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options =
-        overhead::Options { rounds: arguments.rounds, slice: Duration::from_millis(arguments.slice) };
-    match arguments.table {
+    let before = load_average();
+    if let Err(why) = measure(&arguments).await {
+        eprintln!("error: {why}");
+        return ExitCode::FAILURE;
+    }
+    println!("\nLoad average of the machine before: {before}; after: {}", load_average());
+    ExitCode::SUCCESS
+}
+
+async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
+    let (rounds, slice) = match arguments.table {
+        Table::Scale => (10, 1_000),
+        _ => (20, 300),
+    };
+    let options = overhead::Options {
+        rounds: arguments.rounds.unwrap_or(rounds),
+        slice: Duration::from_millis(arguments.slice.unwrap_or(slice)),
+    };
+    match &arguments.table {
         Table::Overhead => {
             let cluster = overhead::cluster().await;
             let mut lines = overhead::measure::<SeaOrm>(&cluster, options, said).await;
             lines.extend(overhead::measure::<Diesel>(&cluster, options, said).await);
             print_table(overhead::HEAD, &lines);
-            if let Some(dir) = arguments.plots {
-                let path = dir.join("overhead.svg");
-                std::fs::write(&path, overhead::plot(&lines).to_string()).expect("the plot can be written");
-            }
+            save(arguments, "overhead.svg", &overhead::plot(&lines));
         }
         Table::Reads { diesel, contender, times } => {
             let cluster = overhead::cluster().await;
-            if diesel {
-                overhead::reads::<Diesel>(&cluster, &contender, times).await;
+            if *diesel {
+                overhead::reads::<Diesel>(&cluster, contender, *times).await;
             } else {
-                overhead::reads::<SeaOrm>(&cluster, &contender, times).await;
+                overhead::reads::<SeaOrm>(&cluster, contender, *times).await;
             }
         }
         Table::Session => {
@@ -79,11 +99,38 @@ async fn main() {
             let mut lines = session::measure::<SeaOrm>(&cluster).await;
             lines.extend(session::measure::<Diesel>(&cluster).await);
             print_table(session::HEAD, &lines);
+            save(arguments, "session.svg", &session::plot(&lines));
+        }
+        Table::Scale => {
+            let cluster = CappedCluster::start().await?;
+            let mut lines = scale::measure::<SeaOrm>(&cluster, options, said).await;
+            lines.extend(scale::measure::<Diesel>(&cluster, options, said).await);
+            print_table(scale::HEAD, &lines);
+            save(arguments, "scale.svg", &scale::plot(&lines));
+            println!();
+            let seaorm = targets::measure::<SeaOrm>(&cluster, options, said).await?;
+            let diesel = targets::measure::<Diesel>(&cluster, options, said).await?;
+            print_table(targets::HEAD, &[seaorm, diesel]);
+        }
+        Table::Cost => {
+            let cluster = overhead::cluster().await;
+            let units = cost::measure(&cluster).await;
+            print_table(cost::HEAD, &units);
+            println!();
+            print_table(cost::MANY_HEAD, &cost::many(&units));
         }
         Table::Slow => {
             let mut cluster = overhead::cluster().await;
             print_table(slow::HEAD, &slow::measure::<SeaOrm>(&mut cluster, options, said).await);
         }
+    }
+    Ok(())
+}
+
+/// Writes a plot where plots are wanted.
+fn save(arguments: &Arguments, name: &str, plot: &Bars) {
+    if let Some(dir) = &arguments.plots {
+        std::fs::write(dir.join(name), plot.to_string()).expect("the plot can be written");
     }
 }
 

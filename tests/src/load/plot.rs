@@ -14,8 +14,10 @@ pub struct Bars {
 }
 
 const ROW: usize = 24;
-const LEFT: f64 = 300.0;
+const LEFT: f64 = 380.0;
 const WIDTH: f64 = 360.0;
+/// Of the whole, with the room that a value needs.
+const ALL: f64 = LEFT + WIDTH + 80.0;
 
 impl fmt::Display for Bars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,9 +27,9 @@ impl fmt::Display for Bars {
         let height = ROW * self.bars.len() + 60;
         writeln!(
             f,
-            r##"<svg xmlns="http://www.w3.org/2000/svg" width="740" height="{height}" font-family="sans-serif" font-size="13">"##
+            r##"<svg xmlns="http://www.w3.org/2000/svg" width="{ALL}" height="{height}" font-family="sans-serif" font-size="13">"##
         )?;
-        writeln!(f, r##"<rect width="740" height="{height}" fill="#ffffff"/>"##)?;
+        writeln!(f, r##"<rect width="{ALL}" height="{height}" fill="#ffffff"/>"##)?;
         writeln!(f, r##"<text x="10" y="22" font-weight="bold">{}</text>"##, escaped(&self.title))?;
         for (number, (label, value)) in self.bars.iter().enumerate() {
             let top = 36 + ROW * number;

@@ -6,6 +6,7 @@ use routing_cluster::Login;
 use routing_core::{Consistency, NodeConfig, Router, RouterConfig, Session};
 
 use super::bench::Bench;
+use super::plot::Bars;
 use super::turns::Turns;
 use crate::cluster::{NODES, TestCluster, ready};
 use crate::handle::Handle as _;
@@ -41,6 +42,17 @@ impl fmt::Display for Line {
 
 /// The head of the table.
 pub const HEAD: &str = "| ORM | what | without the router | to the primary | to replicas | more | why |\n|---|---|---|---|---|---|---|";
+
+/// The round trips of each thing that was done once, beside the one of a read on a plain connection.
+#[must_use]
+pub fn plot(lines: &[Line]) -> Bars {
+    let each = |line: &Line| (line.turns.0 + line.turns.1) as f64 / TIMES as f64;
+    Bars {
+        title: "round trips, of which a read on a plain connection has one".to_owned(),
+        goal: 1.0,
+        bars: lines.iter().map(|line| (format!("{}, {}", line.orm, line.what), each(line))).collect(),
+    }
+}
 
 /// Counts for one ORM, on servers of which only the application's connections are counted, not the monitor's.
 ///

@@ -1,4 +1,4 @@
-//! One replica of three becomes slow.
+//! One replica of three becomes slow, with and without hedged reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use routing_cluster::{Login, SilentProgress};
 use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices, Random, RoundRobin, Weighted};
-use routing_core::{Cluster, Consistency, NodeConfig, Router, RouterConfig, Session};
+use routing_core::{Cluster, Consistency, HedgeConfig, NodeConfig, Reason, Router, RouterConfig, Session};
 
 use super::bench::Bench;
 use super::overhead::Options;
@@ -19,14 +19,22 @@ const HEALTHY: Duration = Duration::from_millis(1);
 /// To the slow one.
 const SLOW: Duration = Duration::from_millis(20);
 const CLIENTS: usize = 16;
+/// The shares of reads that may be sent twice: none, what `HedgeConfig` has by default, and more than a slow node is sent by
+/// any balancer that looks where it sends.
+const HEDGES: [Option<f64>; 3] = [None, Some(0.05), Some(0.2)];
 const REPLICAS: [&str; 3] = ["pg2", "pg3", "pg4"];
 
 /// One balancer: its latencies while all are healthy, and while one is slow.
 #[derive(Clone, Debug)]
 pub struct Line {
     balancer: &'static str,
+    hedge: Option<f64>,
     healthy: Vec<Slice>,
     slow: Vec<Slice>,
+    /// The part of all reads that was sent twice.
+    twice: f64,
+    /// Connections that the replicas took, for each thousand reads.
+    opened: f64,
 }
 
 impl fmt::Display for Line {
@@ -43,8 +51,9 @@ impl fmt::Display for Line {
         let late = slow.latencies.iter().filter(|latency| **latency >= SLOW).count();
         write!(
             f,
-            "| {} | {:.1} / {:.1} ms | {:.1} / {:.1} ms | {:.2} | {:.2} | {:.2} % |",
+            "| {} | {} | {:.1} / {:.1} ms | {:.1} / {:.1} ms | {:.2} | {:.2} | {:.2} % | {:.2} % | {:.1} |",
             self.balancer,
+            self.hedge.map_or_else(|| "no".to_owned(), |ratio| format!("at most {:.0} %", 100.0 * ratio)),
             millis(&healthy, 0.5),
             millis(&healthy, 0.99),
             millis(&slow, 0.5),
@@ -52,12 +61,14 @@ impl fmt::Display for Line {
             millis(&slow, 0.99) / millis(&healthy, 0.99),
             slow.throughput / healthy.throughput,
             100.0 * late as f64 / slow.latencies.len().max(1) as f64,
+            100.0 * self.twice,
+            self.opened,
         )
     }
 }
 
 /// The head of the table.
-pub const HEAD: &str = "| balancer | all healthy: median / p99 | one 20× slower: median / p99 | p99, slow to healthy | throughput, slow to healthy | reads that the slow one served |\n|---|---|---|---|---|---|";
+pub const HEAD: &str = "| balancer | hedged | all healthy: median / p99 | one 20× slower: median / p99 | p99, slow to healthy | throughput, slow to healthy | reads as late as the slow one | sent twice, of all reads | connections opened, of 1,000 reads |\n|---|---|---|---|---|---|---|---|---|";
 
 fn balancers() -> [(&'static str, Arc<dyn Balance>); 5] {
     [
@@ -92,14 +103,22 @@ pub async fn measure<O: Bench>(
     nodes.extend(REPLICAS.iter().zip(&proxies).map(|(name, proxy)| node(name, proxy.port())));
     let late = |to_client| Mode::Delay { to_server: Duration::ZERO, to_client };
     let mut lines = Vec::new();
-    for (balancer, balance) in balancers() {
-        let config =
-            RouterConfig { nodes: nodes.clone(), slow_start: Duration::ZERO, ..RouterConfig::default() };
+    for ((balancer, balance), hedge) in
+        balancers().into_iter().flat_map(|known| HEDGES.map(|hedge| (known.clone(), hedge)))
+    {
+        let config = RouterConfig {
+            nodes: nodes.clone(),
+            slow_start: Duration::ZERO,
+            hedge: hedge.map(|ratio| HedgeConfig { ratio, ..HedgeConfig::default() }),
+            ..RouterConfig::default()
+        };
         let prober = O::prober(&config, &O::Options::default());
         let shared = Cluster::start_with(config, prober, balance).expect("a valid configuration");
         let router = Router::<O>::new(&shared, O::Options::default()).expect("valid URLs");
         ready(&router).await;
-        let mut line = Line { balancer, healthy: Vec::new(), slow: Vec::new() };
+        let mut line =
+            Line { balancer, hedge, healthy: Vec::new(), slow: Vec::new(), twice: 0.0, opened: 0.0 };
+        let mut before = 0;
         for round in 0..=options.rounds {
             for slow in [false, true] {
                 for (number, proxy) in proxies.iter().enumerate() {
@@ -114,14 +133,39 @@ pub async fn measure<O: Bench>(
                     }
                 })
                 .await;
-                if round > 0 {
+                if round == 0 {
+                    before = sessions(cluster).await;
+                } else {
                     if slow { line.slow.push(slice) } else { line.healthy.push(slice) }
                 }
             }
-            said(&format!("{balancer}: turn {round} of {}", options.rounds));
+            said(&format!("{balancer}, hedged {hedge:?}: turn {round} of {}", options.rounds));
         }
+        let reads: usize = line.healthy.iter().chain(&line.slow).map(|slice| slice.latencies.len()).sum();
+        line.opened = 1e3 * (sessions(cluster).await - before) as f64 / reads.max(1) as f64;
+        line.twice = twice(&router);
         shared.close();
         lines.push(line);
     }
     lines
+}
+
+/// How many connections to its database the application has made to the replicas, ever.
+async fn sessions(cluster: &TestCluster) -> i64 {
+    let sql =
+        format!("SELECT sessions FROM pg_stat_database WHERE datname = '{}'", Login::Application.database());
+    let mut sum = 0;
+    for name in REPLICAS {
+        sum += cluster.value::<i64>(name, &sql).await;
+    }
+    sum
+}
+
+/// The part of a router's reads that was sent to a second replica.
+fn twice<O: Bench>(router: &Router<O>) -> f64 {
+    let nodes = router.status().nodes;
+    let counts = || nodes.iter().flat_map(|node| &node.decisions);
+    let hedges: u64 = counts().filter(|count| count.reason == Reason::Hedge).map(|count| count.count).sum();
+    let all: u64 = counts().map(|count| count.count).sum();
+    hedges as f64 / (all - hedges).max(1) as f64
 }
