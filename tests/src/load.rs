@@ -18,7 +18,7 @@ pub mod slow;
 pub mod targets;
 mod turns;
 
-pub use bench::Bench;
+pub use bench::{Bench, Query};
 pub use capped::{CappedCluster, REPLICAS as CAPPED_REPLICAS};
 pub use cpu_quota::{CpuQuota, NoQuota};
 pub use lag::{Lag, LagSampler};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use routing_tests::load::{
-    Bars, CappedCluster, NoQuota, cost, load_average, overhead, scale, session, slow, targets,
+    Bars, CappedCluster, NoQuota, Query, cost, load_average, overhead, scale, session, slow, targets,
 };
 use routing_tests::{Diesel, SeaOrm};
 
@@ -32,7 +32,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Table {
     /// A routed read beside the same read on the same pool, and on the ORM's own.
-    Overhead,
+    Overhead {
+        /// Reads a page of a list instead of a note by its key.
+        #[arg(long)]
+        page: bool,
+    },
     /// So many reads by one contender and nothing else, for a tool that counts instructions.
     Reads {
         /// Whether Diesel reads; else SeaORM.
@@ -50,7 +54,11 @@ enum Table {
     /// What one more node, connection and process cost, and by calculation many.
     Cost,
     /// One replica of three becomes 20 times slower, by balancer.
-    Slow,
+    Slow {
+        /// As many clients at once.
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
 }
 
 fn said(progress: &str) {
@@ -77,14 +85,20 @@ async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
     let options = overhead::Options {
         rounds: arguments.rounds.unwrap_or(rounds),
         slice: Duration::from_millis(arguments.slice.unwrap_or(slice)),
+        query: if matches!(arguments.table, Table::Overhead { page: true }) {
+            Query::Page
+        } else {
+            Query::Key
+        },
+        clients: if let Table::Slow { clients } = arguments.table { clients } else { 1 },
     };
     match &arguments.table {
-        Table::Overhead => {
+        Table::Overhead { page } => {
             let cluster = overhead::cluster().await;
             let mut lines = overhead::measure::<SeaOrm>(&cluster, options, said).await;
             lines.extend(overhead::measure::<Diesel>(&cluster, options, said).await);
             print_table(overhead::HEAD, &lines);
-            save(arguments, "overhead.svg", &overhead::plot(&lines));
+            save(arguments, if *page { "pages.svg" } else { "overhead.svg" }, &overhead::plot(&lines));
         }
         Table::Reads { diesel, contender, times } => {
             let cluster = overhead::cluster().await;
@@ -119,7 +133,7 @@ async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
             println!();
             print_table(cost::MANY_HEAD, &cost::many(&units));
         }
-        Table::Slow => {
+        Table::Slow { .. } => {
             let mut cluster = overhead::cluster().await;
             print_table(slow::HEAD, &slow::measure::<SeaOrm>(&mut cluster, options, said).await);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use routing_core::{Access, BreakerConfig, Consistency, Node, Router, RouterConfig, Session};
 
-use super::bench::Bench;
+use super::bench::{Bench, Query};
 use super::plot::Bars;
 use super::slices::{Slice, median, quartiles, run_for};
 use crate::cluster::{PRIMARY, TestCluster, ready};
@@ -32,6 +32,10 @@ pub struct Options {
     pub rounds: usize,
     /// How long each reads in each turn.
     pub slice: Duration,
+    /// What they read.
+    pub query: Query,
+    /// As many clients at once, where a table does not vary them.
+    pub clients: usize,
 }
 
 /// One line: an ORM and a number of clients.
@@ -140,22 +144,22 @@ impl<O: Bench> Ways<O> {
     }
 
     /// One read by this contender.
-    async fn read(&self, contender: usize, number: u64) {
+    async fn read(&self, contender: usize, query: Query, number: u64) {
         let id = (number % NOTES) as i32 + 1;
         let text = match contender {
             BARE => {
                 let connection = self.bare.checkout(Access::Read).await;
                 let mut connection = connection.unwrap_or_else(|error| panic!("no connection: {error}"));
-                let text = O::bare(&mut connection, id).await;
+                let text = O::bare(&mut connection, query, id).await;
                 O::finished(&mut connection);
                 text
             }
             ROUTED => {
                 let request = self.router.routed(Session::new(), Consistency::Session);
-                O::routed(&O::read(request), id).await
+                O::routed(&O::read(request), query, id).await
             }
-            CAREFUL => O::on_own(&self.careful, id).await,
-            _ => O::on_own(&self.own, id).await,
+            CAREFUL => O::on_own(&self.careful, query, id).await,
+            _ => O::on_own(&self.own, query, id).await,
         };
         assert_eq!(text, format!("note {id}"));
     }
@@ -178,7 +182,7 @@ pub async fn measure<O: Bench>(cluster: &TestCluster, options: Options, said: im
                 let ways = ways.clone();
                 let slice = run_for(clients, options.slice, move |number| {
                     let ways = ways.clone();
-                    async move { ways.read(contender, number).await }
+                    async move { ways.read(contender, options.query, number).await }
                 })
                 .await;
                 if round > 0 {
@@ -202,7 +206,7 @@ pub async fn reads<O: Bench>(cluster: &TestCluster, contender: &str, times: u64)
     let contender = contender.unwrap_or_else(|| panic!("the contenders are {}", CONTENDERS.join(", ")));
     let ways = Ways::<O>::to(cluster).await;
     for number in 0..times {
-        ways.read(contender, number).await;
+        ways.read(contender, Query::Key, number).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use routing_cluster::Login;
 use routing_core::{Consistency, NodeConfig, Router, RouterConfig, Session};
 
-use super::bench::Bench;
+use super::bench::{Bench, Query};
 use super::plot::Bars;
 use super::turns::Turns;
 use crate::cluster::{NODES, TestCluster, ready};
@@ -77,7 +77,7 @@ pub async fn measure<O: Bench>(cluster: &TestCluster) -> Vec<Line> {
         lines.push(Line { orm: O::NAME, what, bare, turns: (after.0 - before.0, after.1 - before.1), why });
     };
     let read = async |session: &Session| {
-        O::routed(&O::read(router.routed(session.clone(), Consistency::Session)), 1).await;
+        O::routed(&O::read(router.routed(session.clone(), Consistency::Session)), Query::Key, 1).await;
     };
     let write = async |session: &Session| {
         let db = O::write(router.routed(session.clone(), Consistency::Strong));

@@ -8,7 +8,7 @@ use routing_cluster::{Login, SilentProgress};
 use routing_core::balance::{Balance, LeastInFlight, PowerOfTwoChoices, Random, RoundRobin, Weighted};
 use routing_core::{Cluster, Consistency, HedgeConfig, NodeConfig, Reason, Router, RouterConfig, Session};
 
-use super::bench::Bench;
+use super::bench::{Bench, Query};
 use super::overhead::Options;
 use super::slices::{Slice, median, run_for};
 use crate::cluster::{PRIMARY, TestCluster, ready};
@@ -18,7 +18,6 @@ use crate::proxy::{Mode, Proxy};
 const HEALTHY: Duration = Duration::from_millis(1);
 /// To the slow one.
 const SLOW: Duration = Duration::from_millis(20);
-const CLIENTS: usize = 16;
 /// The shares of reads that may be sent twice: none, what `HedgeConfig` has by default, and more than a slow node is sent by
 /// any balancer that looks where it sends.
 const HEDGES: [Option<f64>; 3] = [None, Some(0.05), Some(0.2)];
@@ -125,11 +124,11 @@ pub async fn measure<O: Bench>(
                     proxy.set(late(if slow && number == 0 { SLOW } else { HEALTHY }));
                 }
                 let reading = router.clone();
-                let slice = run_for(CLIENTS, options.slice, move |number| {
+                let slice = run_for(options.clients, options.slice, move |number| {
                     let router = reading.clone();
                     async move {
                         let db = O::read(router.routed(Session::new(), Consistency::Session));
-                        O::routed(&db, (number % 1_000) as i32 + 1).await;
+                        O::routed(&db, Query::Key, (number % 1_000) as i32 + 1).await;
                     }
                 })
                 .await;
