@@ -55,7 +55,7 @@ impl fmt::Display for Bars {
         )?;
         writeln!(
             f,
-            r##"<text x="{goal:.1}" y="{}" fill="#c03030" text-anchor="middle">goal {}</text>"##,
+            r##"<text x="{goal:.1}" y="{}" fill="#c03030" text-anchor="middle">goal {:.2}</text>"##,
             height - 4,
             self.goal
         )?;
