@@ -19,14 +19,16 @@ pub struct HedgeConfig {
     /// The share of recent reads that a read must have outlasted. Default 0.95: the slowest twentieth is hedged, which is
     /// what the default `ratio` pays for.
     pub percentile: f64,
-    /// No read is sent twice before this time. Default 1 ms: what is faster gains nothing.
+    /// No read is sent twice before this time. Default 50 ms: the run that loses costs its node a connection, and where opening
+    /// one takes longer than a read was late, hedging makes reads slower (measured: `docs/performance.md`, "A slow replica").
+    /// It may be as low as the time that opening a connection takes.
     #[serde(with = "humantime_serde")]
     pub minimum_delay: Duration,
 }
 
 impl Default for HedgeConfig {
     fn default() -> Self {
-        Self { ratio: 0.05, percentile: 0.95, minimum_delay: Duration::from_millis(1) }
+        Self { ratio: 0.05, percentile: 0.95, minimum_delay: Duration::from_millis(50) }
     }
 }
 

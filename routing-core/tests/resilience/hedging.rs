@@ -16,8 +16,13 @@ fn second_first(candidates: &[Candidate<'_>]) -> usize {
     candidates.iter().position(|candidate| candidate.name == "pg2").unwrap_or(0)
 }
 
+/// A millisecond's delay is enough: nothing costs a connection here.
+fn soon() -> HedgeConfig {
+    HedgeConfig { minimum_delay: ms(1), ..HedgeConfig::default() }
+}
+
 fn hedged(config: &mut RouterConfig) {
-    config.hedge = Some(HedgeConfig::default());
+    config.hedge = Some(soon());
 }
 
 /// Two replicas that answer in 5 ms, with 200 reads behind them: 95 of 100 took less than 5.2 ms.
@@ -65,10 +70,25 @@ async fn a_read_on_a_stalled_replica_takes_what_most_take_and_what_another_needs
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_that_is_late_by_less_than_a_connection_takes_to_open_is_waited_for() {
+    let scene = scene(|config| config.hedge = Some(HedgeConfig::default())).await;
+    stall(&scene, ms(45));
+    for _ in 0..5 {
+        assert_eq!(scene.read().await.unwrap().0, "pg2");
+    }
+    stall(&scene, secs(60));
+    let began = Instant::now();
+    assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
+    let took = began.elapsed();
+    eprintln!("hedging | a stalled replica, not before 50 ms | {took:?} instead of 60 s");
+    assert!((ms(50)..ms(60)).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_a_twentieth_of_the_reads_is_sent_twice() {
     let scene = scene(|config| {
         // Many more would be worth it than may be.
-        config.hedge = Some(HedgeConfig { percentile: 0.5, ..HedgeConfig::default() });
+        config.hedge = Some(HedgeConfig { percentile: 0.5, ..soon() });
     })
     .await;
     let mut random = fastrand::Rng::with_seed(1);
@@ -107,7 +127,7 @@ async fn a_tail_of_slow_answers_is_cut_off() {
         times[(times.len() as f64 * share) as usize]
     };
     let mut shown = Vec::new();
-    for hedge in [None, Some(HedgeConfig::default())] {
+    for hedge in [None, Some(soon())] {
         let scene = Scene::new(3, |config| config.hedge = hedge.clone()).await;
         let mut random = fastrand::Rng::with_seed(3);
         let mut times = Vec::new();
@@ -238,8 +258,7 @@ async fn seen(request: &Routed<FakeBackend>) -> (String, Lsn) {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_moved_by_a_hedge_does_not_go_back_in_time() {
-    let scene =
-        scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..HedgeConfig::default() })).await;
+    let scene = scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..soon() })).await;
     let request = scene.router.routed(Session::new(), Consistency::Session);
     let newest = scene.servers.server("pg1").append();
     scene.servers.server("pg3").set_paused(true);
@@ -314,7 +333,7 @@ async fn reads_in_one_request_never_go_back_whoever_wins() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let hedge = HedgeConfig { ratio: 1.0, percentile: 0.3, ..HedgeConfig::default() };
+    let hedge = HedgeConfig { ratio: 1.0, percentile: 0.3, ..soon() };
     let scene = scene(|config| config.hedge = Some(hedge)).await;
     let mut moved = BTreeSet::new();
     for round in 0..300 {
@@ -375,8 +394,7 @@ async fn a_hedged_read_dropped_at_any_moment_leaves_nothing_behind() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let scene =
-        scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..HedgeConfig::default() })).await;
+    let scene = scene(|config| config.hedge = Some(HedgeConfig { ratio: 1.0, ..soon() })).await;
     for round in 0..500 {
         for name in ["pg2", "pg3"] {
             let server = scene.servers.server(name);

@@ -137,7 +137,7 @@ fn configuration(settings: &Settings) -> RouterConfig {
         acquire_deadline: settings.deadline,
         write_wait: settings.deadline,
         min_serving_replicas: settings.min_serving,
-        hedge: settings.hedged.then(|| HedgeConfig { ratio: 1.0, percentile: 0.5, ..HedgeConfig::default() }),
+        hedge: settings.hedged.then(|| HedgeConfig { ratio: 1.0, percentile: 0.5, minimum_delay: ms(1) }),
         token_keys: KEYS.parse().ok(),
         ..RouterConfig::default()
     }

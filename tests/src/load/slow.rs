@@ -108,7 +108,7 @@ pub async fn measure<O: Bench>(
         let config = RouterConfig {
             nodes: nodes.clone(),
             slow_start: Duration::ZERO,
-            hedge: hedge.map(|ratio| HedgeConfig { ratio, ..HedgeConfig::default() }),
+            hedge: hedge.map(|ratio| HedgeConfig { ratio, minimum_delay: HEALTHY, ..HedgeConfig::default() }),
             ..RouterConfig::default()
         };
         let prober = O::prober(&config, &O::Options::default());
