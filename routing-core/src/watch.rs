@@ -140,11 +140,17 @@ mod tests {
     use crate::session::Session;
     use crate::testing::{FakeBackend, FakeCluster};
 
+    async fn settled() -> (FakeCluster, Router<FakeBackend>) {
+        let servers = FakeCluster::new(2);
+        let router =
+            Router::<FakeBackend>::start(servers.config(), servers.clone()).expect("a valid configuration");
+        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        (servers, router)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loss_between_the_choice_of_a_node_and_the_first_step_ends_the_step() {
-        let servers = FakeCluster::new(2);
-        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
-        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let (_servers, router) = settled().await;
         let routed = router.routed(Session::new(), Consistency::Eventual);
         let lease = routed.acquire_read().await.unwrap();
         assert_eq!(routed.watch(&lease).unless_lost(async { 1 }).await, Some(1));
@@ -156,9 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_new_is_sent_once_a_shutdown_has_come_to_its_limit() {
-        let servers = FakeCluster::new(2);
-        let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
-        assert!(router.cluster().settled(Duration::from_secs(5)).await);
+        let (_servers, router) = settled().await;
         let routed = router.routed(Session::new(), Consistency::Strong);
         let lease = routed.acquire_write().await.unwrap();
         let watch = routed.watch(&lease);

@@ -10,6 +10,15 @@ use crate::http::{Http, Lost, Reply};
 /// What a bound of the screen is.
 const BOUND: Duration = Duration::from_secs(5);
 
+/// What was asked: by whom, of which process, since when.
+struct Question {
+    process: usize,
+    client: u32,
+    invoked: Duration,
+    presented: Vec<Token>,
+    asked: Ask,
+}
+
 impl Shared {
     /// Adds the user's next stock.
     pub(super) async fn add(&self, process: usize, http: &Http, user: Key) -> Result<Reply, Lost> {
@@ -33,7 +42,8 @@ impl Shared {
             (_, outcome) => Answer::Unknown(outcome.to_string()),
         };
         let asked = Ask::Write { key: user, value, form: WriteForm::Statement };
-        let issued = self.record(process, user, invoked, Vec::new(), asked, answer, exchange.as_ref().ok());
+        let question = Question { process, client: user, invoked, presented: Vec::new(), asked };
+        let issued = self.record(question, answer, exchange.as_ref().ok());
         if let (Some(token), Outcome::Done) = (issued, Outcome::of(&exchange)) {
             let mut users = locked(&self.users);
             let user = users.entry(user).or_default();
@@ -65,7 +75,8 @@ impl Shared {
             Some(items.filter_map(|item| item["stock_id"].as_u64()).max().unwrap_or(0))
         };
         let asked = Ask::Read { key: user, times: 1, bound: None };
-        self.record_read(process, user, invoked, token.into_iter().collect(), asked, &exchange, seen);
+        let presented = token.into_iter().collect();
+        self.record_read(Question { process, client: user, invoked, presented, asked }, &exchange, seen);
         exchange
     }
 
@@ -80,18 +91,14 @@ impl Shared {
             (first["symbol"] == "PULSE").then_some(value.round() as Value)
         };
         let asked = Ask::Read { key: PULSE, times: 1, bound: Some(BOUND) };
-        self.record_read(process, PULSE, invoked, Vec::new(), asked, &exchange, seen);
+        let question = Question { process, client: PULSE, invoked, presented: Vec::new(), asked };
+        self.record_read(question, &exchange, seen);
         exchange
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an operation is made of")]
     fn record_read(
         &self,
-        process: usize,
-        client: u32,
-        invoked: Duration,
-        presented: Vec<Token>,
-        asked: Ask,
+        question: Question,
         exchange: &Result<Reply, Lost>,
         seen: impl Fn(&Reply) -> Option<Value>,
     ) {
@@ -103,20 +110,11 @@ impl Shared {
             (_, Outcome::Refused(code)) => Answer::Refused(code),
             (_, outcome) => Answer::Unknown(outcome.to_string()),
         };
-        self.record(process, client, invoked, presented, asked, answer, exchange.as_ref().ok());
+        self.record(question, answer, exchange.as_ref().ok());
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an operation is made of")]
-    fn record(
-        &self,
-        process: usize,
-        client: u32,
-        invoked: Duration,
-        presented: Vec<Token>,
-        asked: Ask,
-        answer: Answer,
-        reply: Option<&Reply>,
-    ) -> Option<Token> {
+    fn record(&self, question: Question, answer: Answer, reply: Option<&Reply>) -> Option<Token> {
+        let Question { process, client, invoked, presented, asked } = question;
         let header = |name| reply.and_then(|reply| reply.header(name)).map(str::to_owned);
         let served = header("x-db-node").zip(header("x-db-role")).zip(header("x-db-reason"));
         let served = served.map(|((node, role), reason)| Served { node, role, reason });
