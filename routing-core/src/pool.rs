@@ -42,6 +42,10 @@ pub const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET
      FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP \
      EXECUTE pg_catalog.format('DEALLOCATE %I', statement); END LOOP; END $$";
 
+/// How long a statement that nobody waits for any more may go on before it is ended on the server. One that ends by itself
+/// leaves a connection that can be used again; opening another costs several round trips and a SCRAM exchange.
+pub const LAST_WORD: Duration = Duration::from_millis(50);
+
 /// How long a reset, or the end of an abandoned statement on the server, may take.
 pub const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use diesel::connection::get_default_instrumentation;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -11,7 +10,7 @@ use diesel_async::{
     AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection,
     TransactionManager,
 };
-use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
+use routing_core::pool::{CLEANUP_TIMEOUT, LAST_WORD, RESET_SQL};
 use routing_core::wire::Wire;
 use routing_core::{Access, Fault, Usage};
 use tokio::time::{Instant, timeout};
@@ -21,8 +20,9 @@ use crate::pool::{Pooled, terminate};
 
 /// A connection out of a node's pool: by dereference an `AsyncPgConnection`.
 ///
-/// Dropped with a statement unanswered, it is cancelled on the server and closed. Dropped with a transaction open, it is
-/// closed, which rolls back. Dropped with session state set, it is reset before anyone else gets it.
+/// Dropped with a statement unanswered that does not end within [`LAST_WORD`], it is cancelled on the server and closed.
+/// Dropped with a transaction open, it is closed, which rolls back. Dropped with session state set, it is reset before anyone
+/// else gets it.
 pub struct Connection {
     /// `None` only while it is being dropped.
     object: Option<Pooled>,
@@ -137,12 +137,8 @@ impl Drop for Connection {
     }
 }
 
-/// How long a server that seems to owe nothing, or only the end of an answer, is waited for before it is taken to be at
-/// work.
-const LAST_WORD: Duration = Duration::from_millis(20);
-
-/// Gives a connection back once nothing is under way on it, as it was at its start. One that stays busy is cancelled on
-/// the server and closed; one in a transaction is closed, since Diesel counts transactions on its side as well and cannot
+/// Gives a connection back once nothing is under way on it, as it was at its start. One that stays busy for [`LAST_WORD`] is
+/// cancelled on the server and closed; one in a transaction is closed, since Diesel counts transactions on its side as well and cannot
 /// be told that one was rolled back behind it.
 async fn restore(mut object: Pooled, settled: bool) {
     if AnsiTransactionManager::is_broken_transaction_manager(&mut object.connection) {

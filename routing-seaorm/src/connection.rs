@@ -18,8 +18,9 @@ use crate::session::Session;
 
 /// A connection out of a node's pool. It implements SeaORM's `ConnectionTrait`; statements on it are not repeated.
 ///
-/// Dropped with a statement unanswered, it is closed and its server process ended. Dropped with a transaction open or
-/// with session state set, it is rolled back and reset before anyone else gets it.
+/// Dropped with a statement unanswered that does not end within [`LAST_WORD`](routing_core::pool::LAST_WORD), it is closed
+/// and its server process ended. Dropped with a transaction open or with session state set, it is rolled back and reset before
+/// anyone else gets it.
 pub struct Connection(Arc<Held>);
 
 struct Held {

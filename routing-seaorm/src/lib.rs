@@ -20,6 +20,7 @@ mod automatic;
 mod backend;
 mod begin;
 mod connection;
+mod drain;
 mod error;
 mod fault;
 mod notice;

@@ -19,13 +19,20 @@ pub(crate) type Pooled = pool::Pooled<SqlxConnector>;
 /// An open connection.
 pub(crate) struct Physical {
     pub(crate) connection: PgConnection,
-    /// The server's process: its number, and when it was started, since numbers are used again.
-    process: (i32, String),
+    /// The server's process.
+    pub(crate) process: Arc<Process>,
     /// How long the server lets it idle, if it ends idle sessions: sqlx does not see that end before it is used again.
     longest_idle: Option<Duration>,
     /// What makes the session what it should be where the start-up option did not, to be said again after each reset.
     pub(crate) restore: Option<&'static str>,
-    /// Where to reach the server to end that process.
+}
+
+/// A process of a server, which serves one connection.
+pub(crate) struct Process {
+    number: i32,
+    /// When it was started, since numbers are used again.
+    started: String,
+    /// Where to reach the server to end it.
     target: Arc<Target>,
 }
 
@@ -66,8 +73,11 @@ impl Connector for SqlxConnector {
             longest_idle: longest_idle.filter(|longest| *longest > 0).map(Duration::from_millis),
             connection,
             restore,
-            process: (row.try_get(0)?, row.try_get(3)?),
-            target: self.target.clone(),
+            process: Arc::new(Process {
+                number: row.try_get(0)?,
+                started: row.try_get(3)?,
+                target: self.target.clone(),
+            }),
         })
     }
 
@@ -87,21 +97,29 @@ impl Connector for SqlxConnector {
 const TERMINATE_SQL: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
      WHERE pid = $1 AND backend_start = $2::timestamptz";
 
-/// Ends a server process whose statement nobody waits for any more, then closes the connection. (sqlx keeps the key of a
-/// cancel request to itself.)
-pub(crate) async fn terminate(object: Pooled) {
-    let physical: &Physical = &object;
-    let ending = async {
-        let mut other = physical.target.connect().await?;
-        let (number, started) = &physical.process;
-        sqlx::query(TERMINATE_SQL).persistent(false).bind(number).bind(started).execute(&mut other).await?;
-        other.close().await
-    };
-    match tokio::time::timeout(CLEANUP_TIMEOUT, ending).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an abandoned statement could not be ended on the server"),
-        Err(_) => tracing::debug!("ending an abandoned statement on the server took too long"),
+impl Process {
+    /// Ends it with the statement that nobody waits for any more. (sqlx keeps the key of a cancel request to itself.)
+    pub(crate) async fn terminate(&self) {
+        let ending = async {
+            let mut other = self.target.connect().await?;
+            let statement =
+                sqlx::query(TERMINATE_SQL).persistent(false).bind(self.number).bind(&self.started);
+            statement.execute(&mut other).await?;
+            other.close().await
+        };
+        match tokio::time::timeout(CLEANUP_TIMEOUT, ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an abandoned statement could not be ended on the server")
+            }
+            Err(_) => tracing::debug!("ending an abandoned statement on the server took too long"),
+        }
     }
+}
+
+/// Ends a connection with its server process.
+pub(crate) async fn terminate(object: Pooled) {
+    object.process.terminate().await;
     // Only now is its place free: the server process counts among the pool's until it has ended.
     drop(object.discard());
 }

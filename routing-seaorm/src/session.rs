@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
 use routing_core::{Fault, Usage, sql};
 use sea_orm::{DbErr, RuntimeErr};
+use tokio::time::timeout;
 
+use crate::drain::drain;
 use crate::fault::{ends_connection, spoils_statement};
 use crate::notice::listen;
 use crate::pool::{Physical, Pooled, terminate};
@@ -27,6 +29,8 @@ pub(crate) struct Session {
     failed: AtomicBool,
     /// Rows are still being read.
     streaming: AtomicBool,
+    /// The last statement's rows were, or are, read one by one.
+    streamed: AtomicBool,
     /// The server ended the wait of a COMMIT for a synchronous standby.
     unreplicated: AtomicBool,
 }
@@ -74,6 +78,7 @@ impl Session {
 
     pub(crate) fn set_streaming(&self, streaming: bool) {
         self.streaming.store(streaming, Relaxed);
+        self.streamed.fetch_or(streaming, Relaxed);
     }
 
     /// Refuses a statement while rows of another are being read: it would wait for them, and they for their reader.
@@ -105,6 +110,7 @@ impl Session {
                 "the connection was lost, or left in the middle of a statement; it takes no more statements";
             return Err(DbErr::Conn(RuntimeErr::Internal(message.to_owned())));
         }
+        self.streamed.store(false, Relaxed);
         Ok(())
     }
 
@@ -129,8 +135,16 @@ impl Session {
         match tokio::runtime::Handle::try_current() {
             // Dropping what was taken out closes it.
             _ if self.is_lost() || self.spoiled.load(Relaxed) && !busy => drop(object.discard()),
-            Ok(runtime) if busy => {
+            // What a stream has still to bring may have no end.
+            Ok(runtime) if busy && self.streamed.load(Relaxed) => {
                 runtime.spawn(terminate(object));
+            }
+            Ok(runtime) if busy => {
+                runtime.spawn(async move {
+                    if let Some(object) = drain(object).await {
+                        restore(object, transaction, dirty).await;
+                    }
+                });
             }
             Ok(runtime) if transaction || dirty => {
                 runtime.spawn(restore(object, transaction, dirty));
@@ -156,14 +170,10 @@ async fn restore(mut object: Pooled, transaction: bool, dirty: bool) {
         }
         Ok::<_, sqlx::Error>(())
     };
-    match tokio::time::timeout(CLEANUP_TIMEOUT, restoring).await {
+    match timeout(CLEANUP_TIMEOUT, restoring).await {
         Ok(Ok(())) => drop(object),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection could not be reset and is closed");
-            drop(object.discard());
-        }
-        Err(_) => {
-            tracing::debug!("resetting a connection took too long; it is closed");
+        failed => {
+            tracing::debug!(?failed, "a connection could not be reset and is closed");
             drop(object.discard());
         }
     }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,6 +50,7 @@ pub struct Proxy {
     port: u16,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
+    taken: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -60,14 +63,22 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
-        let accepting = tokio::spawn(accept(listener, server, mode.subscribe(), cuts.subscribe()));
-        Ok(Self { port, mode, cuts, accepting })
+        let taken = Arc::<AtomicU64>::default();
+        let accepting =
+            tokio::spawn(accept(listener, server, mode.subscribe(), cuts.subscribe(), taken.clone()));
+        Ok(Self { port, mode, cuts, taken, accepting })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections it has taken in, ever.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
     }
 
     /// Changes what happens to connections from now on.
@@ -113,9 +124,11 @@ async fn accept(
     server: u16,
     mode: watch::Receiver<Mode>,
     mut cuts: watch::Receiver<u64>,
+    taken: Arc<AtomicU64>,
 ) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
+        taken.fetch_add(1, Relaxed);
         if *mode.borrow() == Mode::Refuse {
             reset(&client);
             continue;

@@ -19,6 +19,7 @@ routing_tests::on_both! {
     requests_dropped_at_any_await_give_everything_back,
     each_kind_of_request_dropped_after_each_number_of_polls_gives_everything_back,
     a_stream_dropped_before_its_end_ends_on_the_server,
+    a_read_dropped_before_an_answer_without_end_ends_on_the_server,
     a_transaction_whose_request_is_dropped_is_rolled_back,
     session_state_does_not_reach_the_next_user_of_a_connection,
     a_transaction_begun_in_sql_does_not_reach_the_next_user_of_a_connection,
@@ -200,6 +201,17 @@ async fn a_stream_dropped_before_its_end_ends_on_the_server<O: Orm>() {
     }
     drop(streams);
     everything_is_back(&cluster, &router).await;
+}
+
+async fn a_read_dropped_before_an_answer_without_end_ends_on_the_server<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let router = cluster.router::<O>().await;
+    // The first rows come while the end is still waited for, and then there is always something to read.
+    let sql = "SELECT generate_series(1, 1000000000)::text FROM (SELECT pg_sleep(0.02)) AS late";
+    let dropped = timeout(Duration::from_millis(10), reader_on(&router, "pg2").await.text(sql)).await;
+    assert!(dropped.is_err(), "it has not begun to answer");
+    everything_is_back(&cluster, &router).await;
+    assert_eq!(served_by(&reader_on(&router, "pg2").await).await.expect("a statement"), "pg2");
 }
 
 async fn a_transaction_whose_request_is_dropped_is_rolled_back<O: Orm>() {

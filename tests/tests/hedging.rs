@@ -6,13 +6,15 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use routing_core::{HedgeConfig, Reason, Router, RouterConfig};
 use routing_tests::{
-    Handle, NAME, Orm, PATIENCE, TestCluster, eventually, reader, reader_on, router, served_by,
+    Handle, Mode, NAME, Orm, PATIENCE, REPLICAS, TestCluster, eventually, reader, reader_on, router,
+    served_by,
 };
 use tokio::time::Instant;
 
 routing_tests::on_both! {
     the_statement_of_a_read_that_another_replica_has_answered_is_cancelled_on_its_server,
     transactions_and_streams_stay_where_they_are,
+    a_run_that_is_late_by_less_than_a_connection_takes_keeps_its_connection,
 }
 
 /// Asks a server for its name; `pg2` takes so many seconds for it.
@@ -71,4 +73,33 @@ async fn transactions_and_streams_stay_where_they_are<O: Orm>() {
     let rows: Vec<_> = O::rows(&other, sql).await.unwrap().collect().await;
     assert_eq!(rows.into_iter().map(|row| row.unwrap().1).collect::<Vec<_>>(), ["pg2"]);
     assert_eq!(hedges(&router), before);
+}
+
+async fn a_run_that_is_late_by_less_than_a_connection_takes_keeps_its_connection<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let proxies = cluster.proxies().await;
+    let hedge = HedgeConfig { ratio: 1.0, percentile: 0.5, minimum_delay: Duration::from_millis(1) };
+    let config = RouterConfig { hedge: Some(hedge), ..cluster.config_through(&proxies) };
+    let router = router::<O>(config).await;
+    let delay = |to_client| Mode::Delay { to_server: Duration::ZERO, to_client };
+    proxies.get("pg3").set(delay(Duration::from_millis(2)));
+    for _ in 0..200 {
+        served_by(&reader(&router)).await.unwrap();
+    }
+    proxies.get("pg2").set(delay(Duration::from_millis(20)));
+    let taken = || REPLICAS.map(|node| proxies.get(node).taken()).into_iter().sum::<u64>();
+    let before = (taken(), hedges(&router));
+    for number in 0..200 {
+        // Whoever comes next on a connection that was given back gets its own answer.
+        let sql = format!("SELECT 'answer {number}'");
+        assert_eq!(reader(&router).text(&sql).await.unwrap(), format!("answer {number}"));
+    }
+    eventually(PATIENCE, "every connection is back", async || {
+        router.status().nodes.iter().all(|node| node.read_pool.idle == node.read_pool.open)
+    })
+    .await;
+    let (connections, hedged) = (taken() - before.0, hedges(&router) - before.1);
+    eprintln!("{hedged} of 200 reads were sent twice; {connections} connections were opened");
+    assert!(hedged >= 40, "many begin on the slow replica, or outlast half of the others: {hedged}");
+    assert!(connections < hedged / 2, "{connections} connections for {hedged} reads that were sent twice");
 }

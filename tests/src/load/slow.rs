@@ -133,7 +133,7 @@ pub async fn measure<O: Bench>(
                 })
                 .await;
                 if round == 0 {
-                    before = sessions(cluster).await;
+                    before = taken(&proxies);
                 } else {
                     if slow { line.slow.push(slice) } else { line.healthy.push(slice) }
                 }
@@ -141,7 +141,7 @@ pub async fn measure<O: Bench>(
             said(&format!("{balancer}, hedged {hedge:?}: turn {round} of {}", options.rounds));
         }
         let reads: usize = line.healthy.iter().chain(&line.slow).map(|slice| slice.latencies.len()).sum();
-        line.opened = 1e3 * (sessions(cluster).await - before) as f64 / reads.max(1) as f64;
+        line.opened = 1e3 * (taken(&proxies) - before) as f64 / reads.max(1) as f64;
         line.twice = twice(&router);
         shared.close();
         lines.push(line);
@@ -149,15 +149,9 @@ pub async fn measure<O: Bench>(
     lines
 }
 
-/// How many connections to its database the application has made to the replicas, ever.
-async fn sessions(cluster: &TestCluster) -> i64 {
-    let sql =
-        format!("SELECT sessions FROM pg_stat_database WHERE datname = '{}'", Login::Application.database());
-    let mut sum = 0;
-    for name in REPLICAS {
-        sum += cluster.value::<i64>(name, &sql).await;
-    }
-    sum
+/// How many connections the application has made to the replicas, ever; probes do not pass here.
+fn taken(proxies: &[Proxy]) -> u64 {
+    proxies.iter().map(Proxy::taken).sum()
 }
 
 /// The part of a router's reads that was sent to a second replica.
