@@ -135,8 +135,8 @@ impl Session {
         match tokio::runtime::Handle::try_current() {
             // Dropping what was taken out closes it.
             _ if self.is_lost() || self.spoiled.load(Relaxed) && !busy => drop(object.discard()),
-            // What a stream has still to bring may have no end.
-            Ok(runtime) if busy && self.streamed.load(Relaxed) => {
+            // What a stream has still to bring may have no end; a statement of no more use is not kept.
+            Ok(runtime) if busy && (self.streamed.load(Relaxed) || self.spoiled.load(Relaxed)) => {
                 runtime.spawn(terminate(object));
             }
             Ok(runtime) if busy => {
