@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::durations::Durations;
+use crate::node::Node;
 
 /// Hedged reads: when a replica keeps a read waiting for longer than most take, another one is sent it as well, and the first
 /// answer counts (Dean and Barroso, "The Tail at Scale", 2013). It cuts the time of the slowest reads for some more load.
@@ -52,16 +53,23 @@ impl Hedging {
         Self { config, durations, budget: AtomicU64::new(0) }
     }
 
-    /// A read begins: it earns its share. How long it is to be waited for; `None` while nobody can tell.
-    pub(crate) fn begin(&self) -> Option<Duration> {
+    /// A read begins on one node: it earns its share. How long it is to be waited for, when these other nodes could answer it
+    /// too; `None` while nobody can tell.
+    pub(crate) fn begin<'n>(&self, others: impl Iterator<Item = &'n Node>) -> Option<Duration> {
         let earned = (self.config.ratio * HEDGE as f64) as u64;
         self.add(earned);
-        self.durations.quantile().map(|quantile| quantile.max(self.config.minimum_delay))
+        // Where a slow node serves more reads than are beyond the quantile, that of all reads is the slow node's own time.
+        let others = others.filter_map(|other| other.answers()?.quantile());
+        let shortest = others.chain(self.durations.quantile()).min()?;
+        Some(shortest.max(self.config.minimum_delay))
     }
 
     /// A node has answered a read after this time.
-    pub(crate) fn answered(&self, took: Duration) {
+    pub(crate) fn answered(&self, node: &Node, took: Duration) {
         self.durations.record(took);
+        if let Some(answers) = node.answers() {
+            answers.record(took);
+        }
     }
 
     /// Takes one hedge out of the budget; `false` when there is none.
@@ -89,14 +97,14 @@ mod tests {
         let hedging = Hedging::new(HedgeConfig::default());
         let hedged = |reads: u32| {
             let each = |_| {
-                let _ = hedging.begin();
+                let _ = hedging.begin([].into_iter());
                 u32::from(hedging.spend())
             };
             (0..reads).map(each).sum::<u32>()
         };
         assert_eq!(hedged(10_000), 500);
         for _ in 0..10_000 {
-            let _ = hedging.begin();
+            let _ = hedging.begin([].into_iter());
         }
         assert_eq!((0..100).filter(|_| hedging.spend()).count(), 10);
         hedging.give_back();

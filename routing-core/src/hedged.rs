@@ -13,6 +13,7 @@ use crate::lease::Lease;
 use crate::metrics::{self, Hedge};
 use crate::priority::Priority;
 use crate::read::Attempt;
+use crate::role::Role;
 use crate::routed::Routed;
 use crate::selection::Choice;
 use crate::tried::Tried;
@@ -38,8 +39,12 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let delay = hedging.begin();
         let first_node = lease.node().id();
+        let delay = {
+            let topology = self.shared().peek();
+            let replicas = topology.nodes.iter().filter(|state| state.role == Role::Replica);
+            hedging.begin(replicas.map(|state| &*state.node).filter(|node| node.id() != first_node))
+        };
         let mut first = pin!(self.attempt(lease, f.clone()));
         let ended = tokio::select! {
             biased;
@@ -131,8 +136,8 @@ async fn passed(delay: Option<Duration>) {
 
 /// What a node needed counts, if it has answered.
 fn counted<B: Backend, T, E>(hedging: &Hedging, ended: Attempt<B, T, E>) -> Attempt<B, T, E> {
-    if let Attempt::Served { took, .. } = &ended {
-        hedging.answered(*took);
+    if let Attempt::Served { lease, took, .. } = &ended {
+        hedging.answered(lease.node(), *took);
     }
     ended
 }

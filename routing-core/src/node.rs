@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::breaker::{BreakerConfig, BreakerState};
 use crate::config::{NodeConfig, RouterConfig};
 use crate::decision::{Access, Reason};
+use crate::durations::Durations;
 use crate::fading::Fading;
 use crate::gate::{Admission, Gate};
 use crate::metrics::NodeMeters;
@@ -49,6 +50,8 @@ pub struct Node {
     losses: Signal,
     /// Rises each time that a connection is lost, a probe's or a request's: what was connected before may be dead too.
     generation: AtomicU64,
+    /// How long its reads take, if reads are hedged.
+    answers: Option<Box<Durations>>,
     meters: NodeMeters,
 }
 
@@ -86,6 +89,7 @@ impl Node {
             probe_now: Notify::new(),
             losses: Signal::default(),
             generation: AtomicU64::new(0),
+            answers: cluster.hedge.as_ref().map(|hedge| Box::new(Durations::new(hedge.percentile))),
             meters,
         }
     }
@@ -218,6 +222,11 @@ impl Node {
 
     pub(crate) async fn probe_wanted(&self) {
         self.probe_now.notified().await;
+    }
+
+    /// How long its reads take; `None` unless reads are hedged.
+    pub(crate) fn answers(&self) -> Option<&Durations> {
+        self.answers.as_deref()
     }
 
     pub(crate) fn meters(&self) -> &NodeMeters {

@@ -1,6 +1,7 @@
 //! Hedged reads: a second replica is asked when the first keeps a read waiting.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -152,6 +153,26 @@ async fn a_tail_of_slow_answers_is_cut_off() {
     }
     eprintln!("hedging | 3 in 100 take 100 ms | p50 and p99 {:?} without, {:?} with", shown[0], shown[1]);
     assert!(shown[0].1 > ms(100) && shown[1].1 < ms(15), "{shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_replica_is_not_waited_for_as_long_as_it_always_takes() {
+    // Every third read begins on it: what most reads take is what it takes.
+    let turns = AtomicUsize::new(0);
+    let in_turns = move |candidates: &[Candidate<'_>]| turns.fetch_add(1, Relaxed) % candidates.len();
+    let hedge = HedgeConfig { ratio: 1.0, ..soon() };
+    let scene = Scene::balanced(3, in_turns, |config| config.hedge = Some(hedge)).await;
+    scene.set_latency(ms(5));
+    stall(&scene, ms(100));
+    for _ in 0..1_000 {
+        scene.read().await.unwrap();
+    }
+    for _ in 0..30 {
+        let began = Instant::now();
+        scene.read().await.unwrap();
+        assert!(began.elapsed() < ms(13), "{:?}", began.elapsed());
+    }
+    assert_eq!(left_over(&scene), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
