@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
 use crate::choose;
-use crate::decision::Access;
+use crate::decision::{Access, Reason};
 use crate::demand::Demand;
 use crate::eligible::{self, Terms};
 use crate::error::RouteError;
@@ -43,6 +43,14 @@ pub(crate) struct Attempts {
     pub(crate) deadline: Instant,
 }
 
+/// A node gave no connection, or none that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoConnection {
+    pub(crate) node: NodeId,
+    /// Keeps it from being tried again; without one the topology itself does.
+    pub(crate) fault: Option<Fault>,
+}
+
 impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     pub(crate) async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
@@ -51,6 +59,17 @@ impl<B: Backend> Routed<B> {
     }
 
     async fn find_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
+        loop {
+            let ticket = self.next_ticket(attempts).await?;
+            match self.try_node(ticket, attempts).await {
+                Ok(lease) => return Ok(lease),
+                Err(without) => attempts.tried.extend(without.node, without.fault),
+            }
+        }
+    }
+
+    /// A place on the next node to ask for a connection.
+    pub(crate) async fn next_ticket(&self, attempts: &mut Attempts) -> Result<Ticket, RouteError> {
         loop {
             if self.router.serves_none() {
                 return Err(RouteError::Closed);
@@ -63,9 +82,7 @@ impl<B: Backend> Routed<B> {
             match self.decide(attempts, now) {
                 Choice::Take(ticket) => {
                     metrics::decided(now.elapsed());
-                    if let Some(lease) = self.try_node(ticket, attempts).await {
-                        return Ok(lease);
-                    }
+                    return Ok(ticket);
                 }
                 Choice::Full(reason) => {
                     metrics::shed(reason.as_str());
@@ -82,36 +99,30 @@ impl<B: Backend> Routed<B> {
         }
     }
 
-    /// One node's pool; `None` when it gave no connection, which `attempts` then knows.
-    async fn try_node(&self, ticket: Ticket, attempts: &mut Attempts) -> Option<Lease<B>> {
-        let id = ticket.node().id();
+    /// A connection out of one node's pool, if the node still serves then.
+    pub(crate) async fn try_node(
+        &self,
+        ticket: Ticket,
+        attempts: &Attempts,
+    ) -> Result<Lease<B>, NoConnection> {
+        let node = ticket.node().id();
         let decision = ticket.decision();
-        match self.check_out(ticket, attempts.deadline).await {
-            Ok(lease) => match self.still_serves(&lease, attempts).await {
-                Ok(()) => {
-                    if attempts.demand.token {
-                        metrics::session_read(
-                            match (lease.is_on_primary(), attempts.waiting_since.is_some()) {
-                                (true, _) => SessionRead::Primary,
-                                (false, true) => SessionRead::Waited,
-                                (false, false) => SessionRead::Replica,
-                            },
-                        );
-                    }
-                    self.session.decided(decision);
-                    Some(lease)
-                }
-                Err(fault) => {
-                    lease.give_back_unused();
-                    attempts.tried.extend(id, fault);
-                    None
-                }
-            },
-            Err(fault) => {
-                attempts.tried.add(id, fault);
-                None
-            }
+        let checked_out = self.check_out(ticket, attempts.deadline).await;
+        let lease = checked_out.map_err(|fault| NoConnection { node, fault: Some(fault) })?;
+        if let Err(fault) = self.still_serves(&lease, attempts).await {
+            lease.give_back_unused();
+            return Err(NoConnection { node, fault });
         }
+        // One that is sent twice is one read.
+        if attempts.demand.token && decision.reason != Reason::Hedge {
+            metrics::session_read(match (lease.is_on_primary(), attempts.waiting_since.is_some()) {
+                (true, _) => SessionRead::Primary,
+                (false, true) => SessionRead::Waited,
+                (false, false) => SessionRead::Replica,
+            });
+        }
+        self.session.decided(decision);
+        Ok(lease)
     }
 
     /// Whether the node still meets the demand after the time that getting a connection took. On the primary, and for a bound or

@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::acquire::Attempts;
 use crate::backend::{Backend, Failure, SendFn};
+use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::hedge::Hedging;
-use crate::lease::Lease;
+use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, Hedge};
 use crate::priority::Priority;
 use crate::read::Attempt;
@@ -21,8 +22,8 @@ use crate::tried::Tried;
 impl<B: Backend> Routed<B> {
     /// Whether a second node may be asked the same as this one. The primary is never asked twice, nor for others; and reports
     /// take as long as they take.
-    pub(crate) fn may_hedge(&self, lease: &Lease<B>) -> bool {
-        !lease.is_on_primary() && self.priority > Priority::Batch
+    fn may_hedge(&self, ticket: &Ticket) -> bool {
+        !ticket.is_on_primary() && self.priority > Priority::Batch
     }
 
     /// One attempt, and when it keeps the caller waiting another beside it on another replica. The first success counts;
@@ -30,7 +31,6 @@ impl<B: Backend> Routed<B> {
     pub(crate) async fn hedged<T, E, F>(
         &self,
         hedging: &Hedging,
-        lease: Lease<B>,
         attempts: &mut Attempts,
         f: F,
     ) -> Attempt<B, T, E>
@@ -39,87 +39,127 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let first_node = lease.node().id();
+        let ticket = match self.router.work().unless_cut(self.next_ticket(attempts)).await {
+            Some(Ok(ticket)) => ticket,
+            Some(Err(error)) => return Attempt::refused(error),
+            None => return Attempt::refused(RouteError::Closed),
+        };
+        if !self.may_hedge(&ticket) {
+            return self.attempt_on(ticket, attempts, f).await;
+        }
+        let (ended, other) = self.race(hedging, ticket, attempts, f).await;
+        match other {
+            // A node that has failed beside another is not tried again.
+            Some(Attempt::Fault { node, fault, .. }) => attempts.tried.add(node, fault),
+            Some(Attempt::NoConnection(without)) => attempts.tried.extend(without.node, without.fault),
+            _ => {}
+        }
+        if let Attempt::Served { lease, took, .. } = &ended {
+            hedging.answered(lease.node(), *took);
+        }
+        ended
+    }
+
+    /// What counts of two attempts, and what the second came to if it does not.
+    async fn race<T, E, F>(
+        &self,
+        hedging: &Hedging,
+        ticket: Ticket,
+        attempts: &Attempts,
+        f: F,
+    ) -> (Attempt<B, T, E>, Option<Attempt<B, T, E>>)
+    where
+        T: Send,
+        E: Failure<B> + Send,
+        F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        let first_node = ticket.node().id();
         let delay = {
             let topology = self.shared().peek();
             let replicas = topology.nodes.iter().filter(|state| state.role == Role::Replica);
             hedging.begin(replicas.map(|state| &*state.node).filter(|node| node.id() != first_node))
         };
-        let mut first = pin!(self.attempt(lease, f.clone()));
+        let mut first = pin!(self.attempt_on(ticket, attempts, f.clone()));
         let ended = tokio::select! {
             biased;
             ended = &mut first => Some(ended),
             () = passed(delay) => None,
         };
         if let Some(ended) = ended {
-            return counted(hedging, ended);
+            return (ended, None);
         }
         if !hedging.spend() {
             metrics::hedge(Hedge::BudgetSpent);
-            return counted(hedging, first.await);
+            return (first.await, None);
         }
         let beside = Self { session: self.session.beside(Instant::now()), ..self.clone() };
         let mut tried = attempts.tried.clone();
         tried.add(first_node, Fault::Unresponsive);
-        let deadline = attempts.deadline;
         let mut second = pin!(async {
-            match beside.lease_beside(tried, deadline).await {
-                Some(lease) => Some(beside.attempt(lease, f).await),
-                None => None,
-            }
+            let ticket = beside.ticket_beside(tried, attempts.deadline).await?;
+            Some(beside.attempt_on(ticket.0, &ticket.1, f).await)
         });
-        let outcome;
-        let ended = tokio::select! {
+        let (outcome, ended, other);
+        tokio::select! {
             biased;
-            ended = &mut first => {
+            first = &mut first => {
                 // When its node has failed it, the other goes on in its place.
-                let other = if ended.is_fault() { second.await } else { None };
-                outcome = if other.is_some() { Hedge::of(other.as_ref()) } else { Hedge::Lost };
-                match other {
-                    Some(other) if other.is_served() => other,
-                    other => {
-                        remember(attempts, other.as_ref());
-                        ended
-                    }
-                }
+                let second = if first.is_failed() { second.await } else { None };
+                outcome = if second.is_some() { Hedge::of(second.as_ref()) } else { Hedge::Lost };
+                (ended, other) = match second {
+                    Some(second) if second.is_served() => (second, None),
+                    second => (first, second),
+                };
             }
-            other = &mut second => {
-                outcome = Hedge::of(other.as_ref());
-                match other {
-                    Some(other) if other.is_served() => other,
-                    other => {
-                        if other.is_none() {
+            second = &mut second => {
+                outcome = Hedge::of(second.as_ref());
+                (ended, other) = match second {
+                    Some(second) if second.is_served() => (second, None),
+                    second => {
+                        if matches!(second, None | Some(Attempt::NoConnection(_))) {
                             hedging.give_back();
                         }
-                        remember(attempts, other.as_ref());
-                        first.await
+                        (first.await, second)
                     }
-                }
+                };
             }
-        };
+        }
         metrics::hedge(outcome);
         if let (Hedge::Won, Attempt::Served { lease, serving, .. }) = (outcome, &ended) {
             self.session.decided(lease.decision());
             self.session.move_to(*serving, &beside.session);
         }
-        counted(hedging, ended)
+        (ended, other)
     }
 
-    /// A connection of a replica that was not tried, if one can serve the same now.
-    async fn lease_beside(&self, tried: Tried, deadline: Instant) -> Option<Lease<B>> {
+    /// One attempt on a node that may keep it waiting for a connection. That wait counts: it is what the caller feels.
+    async fn attempt_on<T, E, F>(&self, ticket: Ticket, attempts: &Attempts, f: F) -> Attempt<B, T, E>
+    where
+        E: Failure<B>,
+        F: for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
+    {
+        let began = Instant::now();
+        let lease = match self.router.work().unless_cut(self.try_node(ticket, attempts)).await {
+            Some(Ok(lease)) => lease,
+            Some(Err(without)) => return Attempt::NoConnection(without),
+            None => return Attempt::refused(RouteError::Closed),
+        };
+        match self.attempt(lease, f).await {
+            Attempt::Served { value, lease, serving, .. } => {
+                Attempt::Served { value, lease, serving, took: began.elapsed() }
+            }
+            ended => ended,
+        }
+    }
+
+    /// A place on a replica that was not tried, if one can serve the same now; and what it is to be tried with.
+    async fn ticket_beside(&self, tried: Tried, deadline: Instant) -> Option<(Ticket, Attempts)> {
         let mut attempts = Attempts { deadline, tried, ..self.attempts() };
         loop {
             let mut versions = self.shared().versions();
             let now = Instant::now();
             match self.decide_beside(&mut attempts, now) {
-                Choice::Take(ticket) => {
-                    let lease = self.check_out(ticket, attempts.deadline).await.ok()?;
-                    if self.still_serves(&lease, &attempts).await.is_err() {
-                        lease.give_back_unused();
-                        return None;
-                    }
-                    return Some(lease);
-                }
+                Choice::Take(ticket) => return Some((ticket, attempts)),
                 Choice::Behind => self.await_replay(&mut attempts, &mut versions, now).await,
                 Choice::Full(_) | Choice::Nothing | Choice::Again => return None,
             }
@@ -134,28 +174,13 @@ async fn passed(delay: Option<Duration>) {
     }
 }
 
-/// What a node needed counts, if it has answered.
-fn counted<B: Backend, T, E>(hedging: &Hedging, ended: Attempt<B, T, E>) -> Attempt<B, T, E> {
-    if let Attempt::Served { lease, took, .. } = &ended {
-        hedging.answered(lease.node(), *took);
-    }
-    ended
-}
-
-/// A node that has failed beside another is not tried again.
-fn remember<B: Backend, T, E>(attempts: &mut Attempts, ended: Option<&Attempt<B, T, E>>) {
-    if let Some(Attempt::Fault { node, fault, .. }) = ended {
-        attempts.tried.add(*node, *fault);
-    }
-}
-
 impl Hedge {
     /// What became of the second attempt once it has ended by itself.
     fn of<B: Backend, T, E>(ended: Option<&Attempt<B, T, E>>) -> Self {
         match ended {
             Some(Attempt::Served { .. }) => Self::Won,
+            None | Some(Attempt::NoConnection(_)) => Self::NoNode,
             Some(_) => Self::Failed,
-            None => Self::NoNode,
         }
     }
 }

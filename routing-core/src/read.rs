@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
-use crate::acquire::Attempts;
+use crate::acquire::{Attempts, NoConnection};
 use crate::backend::{Backend, Failure, SendFn};
 use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
+use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::hedge::Hedging;
 use crate::lease::Lease;
@@ -35,15 +36,25 @@ pub(crate) enum Attempt<B: Backend, T, E> {
         fault: Fault,
         error: Option<E>,
     },
+    /// It was not run.
+    NoConnection(NoConnection),
 }
 
 impl<B: Backend, T, E> Attempt<B, T, E> {
+    pub(crate) fn refused(error: RouteError) -> Self
+    where
+        E: Failure<B>,
+    {
+        Self::Error(E::from(B::Error::from(error)))
+    }
+
     pub(crate) fn is_served(&self) -> bool {
         matches!(self, Self::Served { .. })
     }
 
-    pub(crate) fn is_fault(&self) -> bool {
-        matches!(self, Self::Fault { .. })
+    /// Whether its node has failed it.
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(self, Self::Fault { .. } | Self::NoConnection(_))
     }
 }
 
@@ -112,11 +123,12 @@ impl<B: Backend> Routed<B> {
         self.shared().retry.request();
         let mut attempts = self.attempts();
         loop {
-            let lease =
-                self.next_lease(&mut attempts).await.map_err(|error| E::from(B::Error::from(error)))?;
-            let ended = match hedging.filter(|_| self.may_hedge(&lease)) {
-                Some(hedging) => self.hedged(hedging, lease, &mut attempts, f.clone()).await,
-                None => self.attempt(lease, f.clone()).await,
+            let ended = match hedging {
+                Some(hedging) => self.hedged(hedging, &mut attempts, f.clone()).await,
+                None => match self.next_lease(&mut attempts).await {
+                    Ok(lease) => self.attempt(lease, f.clone()).await,
+                    Err(error) => Attempt::refused(error),
+                },
             };
             let (node, fault, error) = match ended {
                 Attempt::Served { value, lease, serving, .. } => {
@@ -124,6 +136,10 @@ impl<B: Backend> Routed<B> {
                     return Ok((value, lease));
                 }
                 Attempt::Error(error) => return Err(error),
+                Attempt::NoConnection(without) => {
+                    attempts.tried.extend(without.node, without.fault);
+                    continue;
+                }
                 Attempt::Fault { node, fault, error } => (node, fault, error),
             };
             attempts.failed += 1;
@@ -173,7 +189,7 @@ impl<B: Backend> Routed<B> {
             None => drop(lease),
         }
         if watch.was_cut() {
-            return Attempt::Error(E::from(B::Error::from(crate::RouteError::Closed)));
+            return Attempt::refused(RouteError::Closed);
         }
         Attempt::Fault { node, fault, error }
     }

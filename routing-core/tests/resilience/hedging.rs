@@ -71,6 +71,20 @@ async fn a_read_on_a_stalled_replica_takes_what_most_take_and_what_another_needs
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_that_waits_for_a_connection_is_sent_to_another_replica_too() {
+    let scene = scene(|_| {}).await;
+    scene.servers.server("pg2").set_connect_time(ms(500));
+    let began = Instant::now();
+    assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
+    assert!((ms(10)..ms(12)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(left_over(&scene), (0, 0, 0));
+    // Where nobody lets anybody in, it is one wait and not two.
+    scene.servers.server("pg3").set_connect_time(ms(500));
+    scene.read().await.unwrap();
+    assert!(began.elapsed() < ms(530), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_is_late_by_less_than_a_connection_takes_to_open_is_waited_for() {
     let scene = scene(|config| config.hedge = Some(HedgeConfig::default())).await;
     stall(&scene, ms(45));
