@@ -279,9 +279,9 @@ mod tests {
 
     #[test]
     fn reads_a_second_are_cores_and_their_part_for_reads_and_reads_in_a_second_of_it() {
-        let turn = turn(200, 150, 500);
-        assert_eq!((turn.cores(), turn.part()), (0.2, 0.75));
-        assert!((turn.yielded() - 500.0 / 0.15).abs() < 1e-6);
+        let turn = turn(200, 100, 500);
+        assert_eq!((turn.cores(), turn.part()), (0.2, 0.5));
+        assert!((turn.yielded() - 5_000.0).abs() < 1e-6);
         assert!((turn.cores() * turn.part() * turn.yielded() - turn.throughput()).abs() < 1e-6);
     }
 
