@@ -204,8 +204,16 @@ impl TestCluster {
     /// # Panics
     /// When they do not.
     pub async fn wait_replayed(&self) {
+        self.wait_replayed_by(&REPLICAS).await;
+    }
+
+    /// The same of these replicas, which may have been added.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub async fn wait_replayed_by(&self, replicas: &[&str]) {
         let flushed: String = self.value(PRIMARY, "SELECT pg_current_wal_flush_lsn()::text").await;
-        for replica in REPLICAS {
+        for replica in replicas {
             let caught_up = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{flushed}', false)");
             eventually(PATIENCE, "the replicas catch up", async || self.value(replica, &caught_up).await)
                 .await;

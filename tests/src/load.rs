@@ -5,6 +5,7 @@
 
 mod bench;
 mod capped;
+pub mod control;
 pub mod cost;
 mod cpu_quota;
 mod lag;
@@ -12,6 +13,7 @@ pub mod overhead;
 mod plot;
 mod processor;
 pub mod scale;
+mod server_time;
 pub mod session;
 mod slices;
 pub mod slow;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use routing_tests::load::{
-    Bars, CappedCluster, NoQuota, Query, cost, load_average, overhead, scale, session, slow, targets,
+    Bars, CappedCluster, NoQuota, Query, control, cost, load_average, overhead, scale, session, slow, targets,
 };
 use routing_tests::{Diesel, SeaOrm};
 
@@ -50,7 +50,11 @@ enum Table {
     /// Round trips of reads and writes with sessions.
     Session,
     /// Reads on one, two and three replicas, and the targets before and after; each server on a fixed share of a core.
-    Scale,
+    Scale {
+        /// Instead: why one replica serves as many reads as it does of those of the primary.
+        #[arg(long)]
+        control: bool,
+    },
     /// What one more node, connection and process cost, and by calculation many.
     Cost,
     /// One replica of three becomes 20 times slower, by balancer.
@@ -79,7 +83,7 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
     let (rounds, slice) = match arguments.table {
-        Table::Scale => (10, 1_000),
+        Table::Scale { .. } => (10, 1_000),
         _ => (20, 300),
     };
     let options = overhead::Options {
@@ -115,7 +119,18 @@ async fn measure(arguments: &Arguments) -> Result<(), NoQuota> {
             print_table(session::HEAD, &lines);
             save(arguments, "session.svg", &session::plot(&lines));
         }
-        Table::Scale => {
+        Table::Scale { control: true } => {
+            let cluster = CappedCluster::start().await?;
+            let mut lines = control::standbys::<SeaOrm>(&cluster, options, said).await;
+            lines.extend(control::standbys::<Diesel>(&cluster, options, said).await);
+            print_table(control::HEAD, &lines);
+            control::promote(&cluster).await;
+            let mut lines = control::promoted::<SeaOrm>(&cluster, options, said).await;
+            lines.extend(control::promoted::<Diesel>(&cluster, options, said).await);
+            println!();
+            print_table(control::HEAD, &lines);
+        }
+        Table::Scale { control: false } => {
             let cluster = CappedCluster::start().await?;
             let mut lines = scale::measure::<SeaOrm>(&cluster, options, said).await;
             lines.extend(scale::measure::<Diesel>(&cluster, options, said).await);

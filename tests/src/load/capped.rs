@@ -6,6 +6,7 @@ use routing_cluster::{Login, SilentProgress};
 use routing_core::{NodeConfig, RouterConfig};
 
 use super::cpu_quota::{CpuQuota, NoQuota};
+use super::server_time::ServerTime;
 use crate::cluster::{PRIMARY, TestCluster};
 use crate::wait::{PATIENCE, eventually};
 
@@ -68,7 +69,7 @@ impl CappedCluster {
             cluster.value(PRIMARY, marked).await
         })
         .await;
-        cluster.wait_replayed().await;
+        cluster.wait_replayed_by(&REPLICAS).await;
         let capped = Self { quotas, cluster };
         for (name, quota) in &capped.quotas {
             quota.take_in(capped.postmaster(name))?;
@@ -128,6 +129,12 @@ impl CappedCluster {
     pub fn periods(&self, servers: std::ops::Range<usize>) -> (u64, u64) {
         let each = self.quotas[servers].iter().map(|(_, quota)| quota.periods());
         each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// What the processes of one of the servers, the primary first, have used so far.
+    pub(super) fn time_of(&self, server: usize) -> ServerTime {
+        let (name, quota) = &self.quotas[server];
+        ServerTime::read(quota.processes(), self.postmaster(name))
     }
 
     fn postmaster(&self, node: &str) -> u32 {

@@ -124,6 +124,13 @@ impl CpuQuota {
         Ok(())
     }
 
+    /// The processes that are in it now.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// In how many periods so far its processes wanted to run, and in how many of these they used their share up.
     #[must_use]
     pub fn periods(&self) -> (u64, u64) {

@@ -13,9 +13,28 @@ pub fn own_processor_time() -> Duration {
     processor_time_in(&stat).unwrap_or_default()
 }
 
+/// The processor time that a process has used so far, in nanoseconds as the scheduler counts it; of its first thread alone.
+/// Zero where it has ended, or `/proc` does not tell.
+pub(super) fn processor_time_of(process: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap_or_default();
+    let nanos = text.split_whitespace().next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// The processor time of a process's children that have ended, in clock ticks.
+pub(super) fn waited_time_of(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    times_in(&stat, 13).unwrap_or_default()
+}
+
 /// User and system time of the text of a process's `stat`: the 14th and 15th field, of which the name is the second.
 fn processor_time_in(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    times_in(stat, 11)
+}
+
+/// The sum of two times that follow each other in a process's `stat`, so many fields after the name.
+fn times_in(stat: &str, place: usize) -> Option<Duration> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(place);
     let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1_000 / TICKS))
 }
@@ -47,8 +66,9 @@ mod tests {
 
     #[test]
     fn both_times_of_a_process_are_read_whatever_its_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 150 0 0 20 0 4 0 100 0 0";
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 150 20 10 20 0 4 0 100 0 0";
         assert_eq!(processor_time_in(stat), Some(Duration::from_secs(4)));
+        assert_eq!(times_in(stat, 13), Some(Duration::from_millis(300)), "of children that have ended");
         assert_eq!(processor_time_in("7 (a"), None);
     }
 

@@ -17,7 +17,7 @@ use crate::orm::Orm;
 use crate::seen::NodeView as _;
 
 /// Clients for each server that serves reads: enough that none of them ever waits for work.
-const CLIENTS: usize = 8;
+pub(super) const CLIENTS: usize = 8;
 /// What a node is to bring of what one node alone does.
 const GOAL: f64 = 0.95;
 /// As many replicas; none is the primary alone.
@@ -113,7 +113,7 @@ pub async fn measure<O: Orm>(cluster: &CappedCluster, options: Options, said: im
             for (number, name) in REPLICAS.iter().enumerate() {
                 router.drain(name, number >= size);
             }
-            let slice = read_for(&router, CLIENTS * serving.len(), options.slice).await;
+            let slice = read_for(&router, READ, CLIENTS * serving.len(), options.slice).await;
             if round > 0 {
                 let after = cluster.periods(serving);
                 periods[size].0 += after.0 - before.0;
@@ -141,12 +141,17 @@ pub async fn measure<O: Orm>(cluster: &CappedCluster, options: Options, said: im
 }
 
 /// Clients that read again as soon as they are answered, each time in a request of its own.
-pub(super) async fn read_for<O: Orm>(router: &Router<O>, clients: usize, time: Duration) -> Slice {
+pub(super) async fn read_for<O: Orm>(
+    router: &Router<O>,
+    read: &'static str,
+    clients: usize,
+    time: Duration,
+) -> Slice {
     let router = router.clone();
     run_for(clients, time, move |_| {
         let db = reader(&router);
         async move {
-            db.text(READ).await.expect("a read");
+            db.text(read).await.expect("a read");
         }
     })
     .await

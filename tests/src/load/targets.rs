@@ -162,7 +162,7 @@ async fn started<O: Orm>(config: RouterConfig) -> Router<O> {
     let router = Router::<O>::start(config, O::Options::default()).expect("a valid configuration");
     ready(&router).await;
     // Opens the connections.
-    read_for(&router, READERS * servers, Duration::from_millis(500)).await;
+    read_for(&router, READ, READERS * servers, Duration::from_millis(500)).await;
     write_for(&router, Duration::from_millis(200)).await;
     router
 }
@@ -182,7 +182,7 @@ async fn turn<O: Orm>(router: &Router<O>, serving: usize, rates: [f64; 2], time:
 
 /// Reads a second at most, while a few writes go on.
 async fn capacity<O: Orm>(router: &Router<O>, serving: usize, time: Duration) -> f64 {
-    let reads = read_for(router, READERS * serving, time);
+    let reads = read_for(router, READ, READERS * serving, time);
     tokio::join!(reads, written(router, WRITES, time)).0.throughput
 }
 
