@@ -17,7 +17,7 @@ fn second_first(candidates: &[Candidate<'_>]) -> usize {
     candidates.iter().position(|candidate| candidate.name == "pg2").unwrap_or(0)
 }
 
-/// A millisecond's delay is enough: nothing costs a connection here.
+/// A millisecond's delay is enough here.
 fn soon() -> HedgeConfig {
     HedgeConfig { minimum_delay: ms(1), ..HedgeConfig::default() }
 }
@@ -85,9 +85,9 @@ async fn a_read_that_waits_for_a_connection_is_sent_to_another_replica_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_is_late_by_less_than_a_connection_takes_to_open_is_waited_for() {
+async fn a_read_that_is_late_by_little_is_waited_for() {
     let scene = scene(|config| config.hedge = Some(HedgeConfig::default())).await;
-    stall(&scene, ms(45));
+    stall(&scene, ms(9));
     for _ in 0..5 {
         assert_eq!(scene.read().await.unwrap().0, "pg2");
     }
@@ -95,8 +95,8 @@ async fn a_read_that_is_late_by_less_than_a_connection_takes_to_open_is_waited_f
     let began = Instant::now();
     assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
     let took = began.elapsed();
-    eprintln!("hedging | a stalled replica, not before 50 ms | {took:?} instead of 60 s");
-    assert!((ms(50)..ms(60)).contains(&took), "{took:?}");
+    eprintln!("hedging | a stalled replica, not before 10 ms | {took:?} instead of 60 s");
+    assert!((ms(15)..ms(17)).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
