@@ -1,5 +1,6 @@
 //! Getting a connection for a read.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -54,7 +55,7 @@ pub(crate) struct NoConnection {
 impl<B: Backend> Routed<B> {
     /// The next node that gives a connection.
     pub(crate) async fn next_lease(&self, attempts: &mut Attempts) -> Result<Lease<B>, RouteError> {
-        let lease = self.router.work().unless_cut(self.find_lease(attempts)).await;
+        let lease = self.router.work().unless_cut(pin!(self.find_lease(attempts))).await;
         lease.unwrap_or(Err(RouteError::Closed))
     }
 
@@ -166,7 +167,7 @@ impl<B: Backend> Routed<B> {
                         return Err(None);
                     }
                     let Some(state) = topology.node(id) else { return Err(None) };
-                    let reason = lease.decision().reason;
+                    let (_, reason) = lease.purpose();
                     let terms = Terms::new(&attempts.demand, &shared.limits, now);
                     if !eligible::still_meets(state, &terms, reason) {
                         return Err(None);

@@ -39,7 +39,7 @@ impl<B: Backend> Routed<B> {
         E: Failure<B> + Send,
         F: Clone + Send + for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let ticket = match self.router.work().unless_cut(self.next_ticket(attempts)).await {
+        let ticket = match self.router.work().unless_cut(pin!(self.next_ticket(attempts))).await {
             Some(Ok(ticket)) => ticket,
             Some(Err(error)) => return Attempt::refused(error),
             None => return Attempt::refused(RouteError::Closed),
@@ -139,7 +139,7 @@ impl<B: Backend> Routed<B> {
         F: for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
         let began = Instant::now();
-        let lease = match self.router.work().unless_cut(self.try_node(ticket, attempts)).await {
+        let lease = match self.router.work().unless_cut(pin!(self.try_node(ticket, attempts))).await {
             Some(Ok(lease)) => lease,
             Some(Err(without)) => return Attempt::NoConnection(without),
             None => return Attempt::refused(RouteError::Closed),

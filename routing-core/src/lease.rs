@@ -165,6 +165,12 @@ impl<B: Backend> Lease<B> {
         self.ticket.is_on_primary()
     }
 
+    /// For what it was chosen, and why.
+    pub(crate) fn purpose(&self) -> (Access, Reason) {
+        let (_, access, reason) = self.ticket.decision;
+        (access, reason)
+    }
+
     /// The writer epoch in which the node was chosen.
     #[must_use]
     pub fn epoch(&self) -> u64 {

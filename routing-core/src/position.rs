@@ -1,5 +1,6 @@
 //! Where the primary is after a write.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -58,7 +59,7 @@ impl<B: Backend> Router<B> {
         let asking = async {
             let mut lease = routed.writer(deadline).await.ok()?;
             let watch = routed.watch(&lease);
-            let answer = watch.unless_lost(B::position(&mut lease, sql)).await?;
+            let answer = watch.unless_lost(pin!(B::position(&mut lease, sql))).await?;
             let found = answer.ok();
             // What went wrong, if anything, the connection itself tells.
             if found.is_some() && lease.epoch() == epoch {

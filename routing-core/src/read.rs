@@ -124,7 +124,8 @@ impl<B: Backend> Routed<B> {
         let mut attempts = self.attempts();
         loop {
             let ended = match hedging {
-                Some(hedging) => self.hedged(hedging, &mut attempts, f.clone()).await,
+                // Its future is several times as large as all else: whoever does not hedge need not carry it about.
+                Some(hedging) => Box::pin(self.hedged(hedging, &mut attempts, f.clone())).await,
                 None => match self.next_lease(&mut attempts).await {
                     Ok(lease) => self.attempt(lease, f.clone()).await,
                     Err(error) => Attempt::refused(error),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backend::Backend;
 use crate::cluster::Cluster;
-use crate::pool::CLEANUP_TIMEOUT;
+use crate::pool::{CLEANUP_TIMEOUT, LAST_WORD};
 use crate::pools::NodePools;
 use crate::router::Router;
 
@@ -93,7 +93,7 @@ async fn drain(pools: &[Arc<dyn NodePools>], began: Instant, limit: Duration) ->
         tracing::warn!(cut, "what still runs at the limit of the shutdown, {limit:?}, is cut");
     }
     pools.iter().for_each(|pools| pools.work().cut());
-    let last = Some(Instant::now() + CLEANUP_TIMEOUT + LOOK);
+    let last = Some(Instant::now() + LAST_WORD + CLEANUP_TIMEOUT + LOOK);
     until(last, join_all(pools.iter().map(|pools| came_back(&**pools)))).await;
     let left = total();
     pools.iter().for_each(|pools| pools.close_all());

@@ -57,13 +57,25 @@ impl Watcher {
     /// # Cancel safety
     /// Dropping the future misses nothing.
     pub(crate) async fn changed(&mut self) {
+        self.seen = self.next().await;
+    }
+
+    /// The same, for one that is not watched any further.
+    ///
+    /// # Cancel safety
+    /// Dropping the future misses nothing.
+    pub(crate) async fn raised(&self) {
+        self.next().await;
+    }
+
+    /// The count after the next change.
+    async fn next(&self) -> u64 {
         loop {
             // Before the count is read: a change in between wakes it.
             let next = self.changes.next.notified();
             let count = self.changes.count.load(SeqCst);
             if count != self.seen {
-                self.seen = count;
-                return;
+                return count;
             }
             next.await;
         }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::backend::Backend;
 use crate::cluster::Shared;
 use crate::decision::Access;
@@ -19,20 +17,19 @@ use crate::signal::Watcher;
 /// wait for ever.
 #[derive(Clone)]
 pub struct LeaseWatch {
-    shared: Arc<Shared>,
-    /// The epoch that a write connection belongs to.
-    epoch: Option<u64>,
+    /// The epoch that a write connection belongs to, and where to see whether it has ended.
+    epoch: Option<(u64, Arc<Shared>)>,
     losses: Watcher,
-    cuts: watch::Receiver<bool>,
+    cuts: Watcher,
 }
 
 impl<B: Backend> Routed<B> {
     /// Watches the node of a lease, from when it was chosen on: what happens between two steps ends the second.
     #[must_use]
     pub fn watch(&self, lease: &Lease<B>) -> LeaseWatch {
+        let writes = lease.purpose().0 == Access::Write;
         LeaseWatch {
-            shared: self.router().cluster().shared().clone(),
-            epoch: (lease.decision().access == Access::Write).then(|| lease.epoch()),
+            epoch: writes.then(|| (lease.epoch(), self.router().cluster().shared().clone())),
             losses: lease.losses(),
             cuts: self.router().work().cuts(),
         }
@@ -73,7 +70,7 @@ impl LeaseWatch {
     /// Whether the router's shutdown came to its limit.
     #[must_use]
     pub fn was_cut(&self) -> bool {
-        *self.cuts.borrow()
+        self.cuts.has_changed()
     }
 
     /// What a step on this node fails with that did not run for the watch's end, or whose effect is undone by it.
@@ -101,26 +98,23 @@ impl LeaseWatch {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn end(&self) {
-        let mut versions = self.shared.versions();
-        let (mut losses, mut cuts) = (self.losses.clone(), self.cuts.clone());
-        let changed = async {
+        let writer_changed = async {
+            let Some((_, shared)) = &self.epoch else { return std::future::pending().await };
+            let mut versions = shared.versions();
             while !self.writer_changed() {
-                match self.epoch {
-                    Some(_) => versions.changed().await,
-                    None => std::future::pending().await,
-                }
+                versions.changed().await;
             }
         };
         tokio::select! {
             biased;
-            () = changed => {}
-            () = losses.changed() => {}
-            Ok(_) = cuts.wait_for(|cut| *cut) => {}
+            () = writer_changed => {}
+            () = self.losses.raised() => {}
+            () = self.cuts.raised() => {}
         }
     }
 
     fn writer_changed(&self) -> bool {
-        self.epoch.is_some_and(|epoch| self.shared.peek().lineage.epoch != epoch)
+        self.epoch.as_ref().is_some_and(|(epoch, shared)| shared.peek().lineage.epoch != *epoch)
     }
 }
 

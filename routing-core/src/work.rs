@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+
+use crate::signal::{Signal, Watcher};
 
 /// Requests begin.
 const OPEN: u8 = 0;
@@ -18,8 +20,8 @@ pub(crate) struct Work {
     under_way: AtomicU32,
     /// Rings when the last has ended.
     ended: Notify,
-    /// Whether what runs is cut.
-    cut: watch::Sender<bool>,
+    /// Raised when what runs is cut.
+    cut: Signal,
 }
 
 impl Work {
@@ -28,7 +30,7 @@ impl Work {
             stage: AtomicU8::new(OPEN),
             under_way: AtomicU32::new(0),
             ended: Notify::new(),
-            cut: watch::Sender::new(false),
+            cut: Signal::default(),
         })
     }
 
@@ -74,12 +76,12 @@ impl Work {
     /// What still runs is dropped where it is.
     pub(crate) fn cut(&self) {
         self.close();
-        self.cut.send_replace(true);
+        self.cut.raise();
     }
 
     /// Sees the cut.
-    pub(crate) fn cuts(&self) -> watch::Receiver<bool> {
-        self.cut.subscribe()
+    pub(crate) fn cuts(&self) -> Watcher {
+        self.cut.watch_since(0)
     }
 
     /// Runs a step; `None` when it was cut.
@@ -87,11 +89,11 @@ impl Work {
     /// # Cancel safety
     /// That of the step.
     pub(crate) async fn unless_cut<T>(&self, step: impl Future<Output = T>) -> Option<T> {
-        let mut cuts = self.cuts();
+        let cuts = self.cuts();
         tokio::select! {
             biased;
             outcome = step => Some(outcome),
-            Ok(_) = cuts.wait_for(|cut| *cut) => None,
+            () = cuts.raised() => None,
         }
     }
 
@@ -137,7 +139,8 @@ impl Clone for Working {
 
 impl Drop for Working {
     fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, SeqCst) == 1 {
+        // Nobody waits before the beginning is stopped.
+        if self.0.under_way.fetch_sub(1, SeqCst) == 1 && !self.0.is_open() {
             self.0.ended.notify_waiters();
         }
     }
@@ -176,7 +179,7 @@ mod tests {
         let cutting = work.clone();
         tokio::spawn(async move { cutting.cut() });
         assert_eq!(work.unless_cut(std::future::pending::<()>()).await, None);
-        assert!(work.is_closed() && *work.cuts().borrow());
+        assert!(work.is_closed() && work.cuts().has_changed());
         work.drain();
         assert!(work.is_closed(), "it does not open again");
     }

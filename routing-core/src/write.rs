@@ -1,5 +1,6 @@
 //! A write: run it once on the proven primary, and never guess what became of it.
 
+use std::pin::pin;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
@@ -46,7 +47,7 @@ impl<B: Backend> Routed<B> {
         let (value, mut lease) = self.run_statement_keeping(f).await?;
         // What comes after the last row can still say that the statement failed.
         let watch = self.watch(&lease);
-        let outcome = watch.last_step(B::complete(&mut lease)).await;
+        let outcome = watch.last_step(pin!(B::complete(&mut lease))).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => {
                 replicated::<B, E>(lease)?;
@@ -96,7 +97,7 @@ impl<B: Backend> Routed<B> {
                 continue;
             }
             self.mark_wrote(&lease);
-            let outcome = watch.unless_lost(f.clone()(&mut lease).instrument(span)).await;
+            let outcome = watch.unless_lost(pin!(f.clone()(&mut lease).instrument(span))).await;
             let step = Step::new(outcome, &lease, |error: &E| error.fault(Access::Write));
             match step {
                 Step::Done(value) => {
@@ -149,7 +150,7 @@ impl<B: Backend> Routed<B> {
         for attempt in 1.. {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             let (node, watch) = (lease.node().id(), self.watch(&lease));
-            let outcome = watch.unless_lost(step.clone()(&mut lease)).await;
+            let outcome = watch.unless_lost(pin!(step.clone()(&mut lease))).await;
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(()) => {
                     lease.prove();
@@ -190,7 +191,7 @@ impl<B: Backend> Routed<B> {
             let mut lease = self.writer(deadline).await.map_err(|error| E::from(B::Error::from(error)))?;
             let (node, watch, span) = (lease.node().id(), self.watch(&lease), lease.span());
             let body = transaction_body::<B, T, E, F>(&mut lease, f.clone());
-            let outcome = watch.unless_lost(body.instrument(span)).await;
+            let outcome = watch.unless_lost(pin!(body.instrument(span))).await;
             let (error, fault) = match Step::new(outcome, &lease, |error: &E| error.fault(Access::Write)) {
                 Step::Done(value) => {
                     lease.prove();
@@ -230,7 +231,7 @@ impl<B: Backend> Routed<B> {
         }
         // Marked before COMMIT is sent: a response knows of the write even if nobody waits for the answer.
         self.mark_wrote(&lease);
-        let outcome = watch.last_step(B::commit(&mut lease)).await;
+        let outcome = watch.last_step(pin!(B::commit(&mut lease))).await;
         match Step::new(outcome, &lease, |error| B::classify(error, Access::Write)) {
             Step::Done(()) => replicated::<B, E>(lease).map(|()| None),
             Step::Failed(error, fault) if loses_the_answer(fault) => {

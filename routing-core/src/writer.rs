@@ -1,5 +1,6 @@
 //! Waiting for the writer.
 
+use std::pin::pin;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,7 +22,7 @@ use crate::tried::Tried;
 impl<B: Backend> Routed<B> {
     /// A connection to the proven primary.
     pub(crate) async fn writer(&self, deadline: Instant) -> Result<Lease<B>, RouteError> {
-        let lease = self.router().work().unless_cut(self.find_writer(deadline)).await;
+        let lease = self.router().work().unless_cut(pin!(self.find_writer(deadline))).await;
         lease.unwrap_or(Err(RouteError::Closed))
     }
 

@@ -200,22 +200,18 @@ pub(crate) fn prepared(statement: &Statement) -> sqlx::query::Query<'_, Postgres
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
 }
 
-#[async_trait]
-impl ConnectionTrait for Connection {
-    fn get_database_backend(&self) -> DbBackend {
-        DbBackend::Postgres
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        sendable(&statement)?;
+/// The statements, for those who keep theirs: a read that moves to another node sends it again.
+impl Connection {
+    pub(crate) async fn execute_statement(&self, statement: &Statement) -> Result<ExecResult, DbErr> {
+        sendable(statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
-        let outcome = prepared(&statement).execute(open.connection()).await;
+        let outcome = prepared(statement).execute(open.connection()).await;
         let outcome = open.answered(outcome);
         outcome.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+    pub(crate) async fn execute_text(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.0.session.note(sql);
         let mut open = self.open().await?;
         let outcome = open.connection().execute(AssertSqlSafe(sql)).await;
@@ -223,20 +219,43 @@ impl ConnectionTrait for Connection {
         outcome.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        sendable(&statement)?;
+    pub(crate) async fn query_one(&self, statement: &Statement) -> Result<Option<QueryResult>, DbErr> {
+        sendable(statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
-        let outcome = prepared(&statement).fetch_optional(open.connection()).await;
+        let outcome = prepared(statement).fetch_optional(open.connection()).await;
         open.answered(outcome).map(|row| row.map(QueryResult::from)).map_err(wrap)
     }
 
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        sendable(&statement)?;
+    pub(crate) async fn query_all(&self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+        sendable(statement)?;
         self.0.session.note(&statement.sql);
         let mut open = self.open().await?;
-        let outcome = prepared(&statement).fetch_all(open.connection()).await;
+        let outcome = prepared(statement).fetch_all(open.connection()).await;
         open.answered(outcome).map(|rows| rows.into_iter().map(QueryResult::from).collect()).map_err(wrap)
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Connection {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.execute_statement(&statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.execute_text(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.query_one(&statement).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.query_all(&statement).await
     }
 }
 

@@ -60,19 +60,19 @@ impl ConnectionTrait for ReadHandle {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.execute_raw(statement.clone()).await).await
+        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.execute_statement(&statement).await).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.execute_unprepared(sql).await).await
+        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.execute_text(sql).await).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.query_one_raw(statement.clone()).await).await
+        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.query_one(&statement).await).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.query_all_raw(statement.clone()).await).await
+        self.0.run_read(async |lease: &mut Lease<SeaOrm>| lease.query_all(&statement).await).await
     }
 }
 

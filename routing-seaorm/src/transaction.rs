@@ -1,7 +1,7 @@
 //! A transaction on one node.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -80,7 +80,7 @@ impl RoutedTransaction {
     /// accepted.
     async fn step<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         self.shared.roll_back_abandoned().await?;
-        match self.shared.watch.unless_lost(step).await {
+        match self.shared.watch.unless_lost(pin!(step)).await {
             Some(Err(error)) if self.shared.is_lost_by(&error) => Err(self.shared.writer_changed()),
             Some(outcome) => outcome,
             None => Err(self.shared.writer_changed()),
@@ -125,7 +125,7 @@ impl Shared {
     async fn roll_back_to(&self, savepoint: u32) -> Result<(), DbErr> {
         let sql = format!("ROLLBACK TO SAVEPOINT routing_{savepoint}; RELEASE SAVEPOINT routing_{savepoint}");
         let step = self.lease.command(&sql);
-        self.watch.unless_lost(step).await.unwrap_or_else(|| Err(self.writer_changed()))?;
+        self.watch.unless_lost(pin!(step)).await.unwrap_or_else(|| Err(self.writer_changed()))?;
         self.savepoints().close(savepoint);
         self.lease.session().goes_on();
         Ok(())
@@ -137,7 +137,7 @@ impl Shared {
             return Ok(());
         }
         let step = self.lease.finish("ROLLBACK");
-        self.watch.unless_lost(step).await.unwrap_or(Ok(()))
+        self.watch.unless_lost(pin!(step)).await.unwrap_or(Ok(()))
     }
 
     /// COMMIT of the whole transaction. From the moment it is sent, a lost answer is an unknown outcome.
@@ -153,7 +153,7 @@ impl Shared {
             let why = "the connection was lost before COMMIT: nothing was committed".to_owned();
             return Err(DbErr::Conn(sea_orm::RuntimeErr::Internal(why)));
         }
-        let why = match self.watch.unless_lost(self.lease.commit()).await {
+        let why = match self.watch.unless_lost(pin!(self.lease.commit())).await {
             Some(Ok(())) if self.lease.session().is_unreplicated() => CommitUnknown::UNREPLICATED.to_owned(),
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => match error.fault(self.access) {

@@ -64,7 +64,7 @@ impl ConnectionTrait for WriteHandle {
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.0
             .run_statement(async |lease: &mut Lease<SeaOrm>| {
-                lease.session().listen(lease.execute_raw(statement.clone())).await
+                lease.session().listen(lease.execute_statement(&statement)).await
             })
             .await
     }
@@ -72,7 +72,7 @@ impl ConnectionTrait for WriteHandle {
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.0
             .run_statement(async |lease: &mut Lease<SeaOrm>| {
-                lease.session().listen(lease.execute_unprepared(sql)).await
+                lease.session().listen(lease.execute_text(sql)).await
             })
             .await
     }
@@ -80,7 +80,7 @@ impl ConnectionTrait for WriteHandle {
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.0
             .run_statement(async |lease: &mut Lease<SeaOrm>| {
-                lease.session().listen(lease.query_one_raw(statement.clone())).await
+                lease.session().listen(lease.query_one(&statement)).await
             })
             .await
     }
@@ -88,7 +88,7 @@ impl ConnectionTrait for WriteHandle {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.0
             .run_statement(async |lease: &mut Lease<SeaOrm>| {
-                lease.session().listen(lease.query_all_raw(statement.clone())).await
+                lease.session().listen(lease.query_all(&statement)).await
             })
             .await
     }
