@@ -39,33 +39,38 @@ fn one_thread(criterion: &mut Criterion) {
     }
 }
 
-/// The time of one decision while as many threads make decisions on the same cluster. Where there are fewer cores than
-/// threads, it grows by their ratio.
+/// The time of one decision while as many threads make decisions: on the same cluster, and each on one of its own, which
+/// shares nothing. Where there are fewer cores than threads, it grows by their ratio.
 fn several_threads(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("threads/least_in_flight/8");
-    let decisions = on("least_in_flight", 8);
-    for threads in 1..=4_usize {
-        group.bench_function(BenchmarkId::from_parameter(threads), |bencher| {
-            bencher.iter_custom(|rounds| {
-                let start = Barrier::new(threads);
-                let timed = || {
-                    let reader = decisions.reader(false);
-                    start.wait();
-                    let began = Instant::now();
-                    for _ in 0..rounds {
-                        black_box(reader.decide());
-                    }
-                    began.elapsed()
-                };
-                std::thread::scope(|scope| {
-                    let running: Vec<_> = (0..threads).map(|_| scope.spawn(timed)).collect();
-                    let times = running.into_iter().map(|thread| thread.join().expect("no decision panics"));
-                    times.max().unwrap_or(Duration::ZERO)
-                })
+    for (name, shared) in [("same_cluster", true), ("own_clusters", false)] {
+        let mut group = criterion.benchmark_group(format!("threads/least_in_flight/8/{name}"));
+        let clusters: Vec<_> = (0..4).map(|_| on("least_in_flight", 8)).collect();
+        for threads in 1..=4_usize {
+            group.bench_function(BenchmarkId::from_parameter(threads), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let start = Barrier::new(threads);
+                    let timed = |thread: usize| {
+                        let reader = clusters[if shared { 0 } else { thread }].reader(false);
+                        start.wait();
+                        let began = Instant::now();
+                        for _ in 0..rounds {
+                            black_box(reader.decide());
+                        }
+                        began.elapsed()
+                    };
+                    let timed = &timed;
+                    std::thread::scope(|scope| {
+                        let running: Vec<_> =
+                            (0..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+                        let times =
+                            running.into_iter().map(|thread| thread.join().expect("no decision panics"));
+                        times.max().unwrap_or(Duration::ZERO)
+                    })
+                });
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, one_thread, several_threads);
