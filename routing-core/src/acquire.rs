@@ -139,7 +139,7 @@ impl<B: Backend> Routed<B> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
         let mut versions = shared.versions();
-        let limit = attempts.deadline.min(Instant::now() + shared.config.probe_timeout);
+        let mut limit = None;
         loop {
             let proven = {
                 let topology = shared.peek();
@@ -184,6 +184,8 @@ impl<B: Backend> Routed<B> {
                 return Ok(());
             }
             lease.node().probe_now();
+            let limit = *limit
+                .get_or_insert_with(|| attempts.deadline.min(Instant::now() + shared.config.probe_timeout));
             if timeout_at(limit, versions.changed()).await.is_err() {
                 return Err(Some(Fault::Unresponsive));
             }
@@ -192,14 +194,14 @@ impl<B: Backend> Routed<B> {
 
     /// A connection of the ticket's node, within `checkout_timeout` and the deadline.
     pub(crate) async fn check_out(&self, ticket: Ticket, deadline: Instant) -> Result<Lease<B>, Fault> {
-        let began = Instant::now();
-        let access = ticket.access();
+        let (began, access) = (ticket.chosen(), ticket.access());
         let Some(pools) = self.router.pools(ticket.node()) else { return Err(Fault::Unreachable) };
         let limit = deadline.min(began + self.shared().config.checkout_timeout);
         let fault = match timeout_at(limit, pools.checkout(access)).await {
             Ok(Ok(connection)) => {
-                ticket.node().meters().checkout(access, began.elapsed());
-                return Ok(Lease::new(connection, ticket, self.router.work().lease()));
+                let now = Instant::now();
+                ticket.node().meters().checkout(access, now.saturating_duration_since(began));
+                return Ok(Lease::new(connection, ticket, self.router.work().lease(), now));
             }
             // A server that answers and lets us not in (a wrong password, no such database) refuses us.
             Ok(Err(error)) => {

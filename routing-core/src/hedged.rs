@@ -45,7 +45,7 @@ impl<B: Backend> Routed<B> {
             None => return Attempt::refused(RouteError::Closed),
         };
         if !self.may_hedge(&ticket) {
-            return self.attempt_on(ticket, attempts, f).await;
+            return self.attempt_on(ticket, attempts, None, f).await;
         }
         let (ended, other) = self.race(hedging, ticket, attempts, f).await;
         match other {
@@ -53,9 +53,6 @@ impl<B: Backend> Routed<B> {
             Some(Attempt::Fault { node, fault, .. }) => attempts.tried.add(node, fault),
             Some(Attempt::NoConnection(without)) => attempts.tried.extend(without.node, without.fault),
             _ => {}
-        }
-        if let Attempt::Served { lease, took, .. } = &ended {
-            hedging.answered(lease.node(), *took);
         }
         ended
     }
@@ -79,7 +76,7 @@ impl<B: Backend> Routed<B> {
             let replicas = topology.nodes.iter().filter(|state| state.role == Role::Replica);
             hedging.begin(replicas.map(|state| &*state.node).filter(|node| node.id() != first_node))
         };
-        let mut first = pin!(self.attempt_on(ticket, attempts, f.clone()));
+        let mut first = pin!(self.attempt_on(ticket, attempts, Some(hedging), f.clone()));
         let ended = tokio::select! {
             biased;
             ended = &mut first => Some(ended),
@@ -96,8 +93,8 @@ impl<B: Backend> Routed<B> {
         let mut tried = attempts.tried.clone();
         tried.add(first_node, Fault::Unresponsive);
         let mut second = pin!(async {
-            let ticket = beside.ticket_beside(tried, attempts.deadline).await?;
-            Some(beside.attempt_on(ticket.0, &ticket.1, f).await)
+            let (ticket, attempts) = beside.ticket_beside(tried, attempts.deadline).await?;
+            Some(beside.attempt_on(ticket, &attempts, Some(hedging), f).await)
         });
         let (outcome, ended, other);
         tokio::select! {
@@ -132,24 +129,30 @@ impl<B: Backend> Routed<B> {
         (ended, other)
     }
 
-    /// One attempt on a node that may keep it waiting for a connection. That wait counts: it is what the caller feels.
-    async fn attempt_on<T, E, F>(&self, ticket: Ticket, attempts: &Attempts, f: F) -> Attempt<B, T, E>
+    /// One attempt on a node that may keep it waiting for a connection. How long its answer took is told with that wait: it is
+    /// what the caller feels.
+    async fn attempt_on<T, E, F>(
+        &self,
+        ticket: Ticket,
+        attempts: &Attempts,
+        told: Option<&Hedging>,
+        f: F,
+    ) -> Attempt<B, T, E>
     where
         E: Failure<B>,
         F: for<'c> SendFn<&'c mut Lease<B>, Result<T, E>>,
     {
-        let began = Instant::now();
+        let began = ticket.chosen();
         let lease = match self.router.work().unless_cut(pin!(self.try_node(ticket, attempts))).await {
             Some(Ok(lease)) => lease,
             Some(Err(without)) => return Attempt::NoConnection(without),
             None => return Attempt::refused(RouteError::Closed),
         };
-        match self.attempt(lease, f).await {
-            Attempt::Served { value, lease, serving, .. } => {
-                Attempt::Served { value, lease, serving, took: began.elapsed() }
-            }
-            ended => ended,
+        let ended = self.attempt(lease, f).await;
+        if let (Some(hedging), Attempt::Served { lease, .. }) = (told, &ended) {
+            hedging.answered(lease.node(), began.elapsed());
         }
+        ended
     }
 
     /// A place on a replica that was not tried, if one can serve the same now; and what it is to be tried with.

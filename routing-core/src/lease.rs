@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
 
 use crate::backend::{Backend, Usage};
 use crate::cap::CapPermit;
@@ -27,6 +28,7 @@ pub(crate) struct Ticket {
     epoch: u64,
     /// How often the node had been lost then.
     losses: u64,
+    chosen: Instant,
 }
 
 impl Ticket {
@@ -42,7 +44,7 @@ impl Ticket {
         let (role, access, reason) = decision;
         let losses = node.losses();
         node.enter(access, role, reason, now);
-        Self { node, decision, trial, _fallback: fallback, epoch, losses }
+        Self { node, decision, trial, _fallback: fallback, epoch, losses, chosen: now }
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -55,6 +57,11 @@ impl Ticket {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// When the node was chosen.
+    pub(crate) fn chosen(&self) -> Instant {
+        self.chosen
     }
 
     pub(crate) fn decision(&self) -> Decision {
@@ -115,10 +122,10 @@ pub struct Lease<B: Backend> {
 }
 
 impl<B: Backend> Lease<B> {
-    pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working) -> Self {
-        let (connection, since) = (Some(connection), Instant::now());
+    /// The connection was got at `since`.
+    pub(crate) fn new(connection: B::Connection, ticket: Ticket, working: Working, since: Instant) -> Self {
         Self {
-            connection,
+            connection: Some(connection),
             ticket,
             since,
             settled: false,
@@ -144,6 +151,10 @@ impl<B: Backend> Lease<B> {
     /// conventions for databases.
     #[must_use]
     pub fn span(&self) -> tracing::Span {
+        // Its fields are made before tracing finds out that nobody wants them.
+        if LevelFilter::current() < LevelFilter::DEBUG {
+            return tracing::Span::none();
+        }
         let (role, access, reason) = self.ticket.decision;
         let url = &self.node().config().url;
         tracing::debug_span!(

@@ -26,7 +26,6 @@ pub(crate) enum Attempt<B: Backend, T, E> {
         value: T,
         lease: Lease<B>,
         serving: Serving,
-        took: Duration,
     },
     /// What the caller gets: the closure's error, which says nothing about the node, or that the router was shut down.
     Error(E),
@@ -132,7 +131,7 @@ impl<B: Backend> Routed<B> {
                 },
             };
             let (node, fault, error) = match ended {
-                Attempt::Served { value, lease, serving, .. } => {
+                Attempt::Served { value, lease, serving } => {
                     self.keep_to(serving, &lease, &attempts);
                     return Ok((value, lease));
                 }
@@ -171,7 +170,7 @@ impl<B: Backend> Routed<B> {
             outcome = f(&mut lease).instrument(span) => match outcome {
                 Ok(value) => {
                     lease.prove();
-                    return Attempt::Served { value, lease, serving, took: serving.since.elapsed() };
+                    return Attempt::Served { value, lease, serving };
                 }
                 Err(error) => match B::diagnose(&lease, error.fault(Access::Read)) {
                     Some(fault) if !(fault.needs_primary() && lease.is_on_primary()) => (fault, Some(error)),
