@@ -61,7 +61,7 @@ impl<B: Backend> Routed<B> {
     /// A connection for reading.
     ///
     /// # Errors
-    /// [`RouteError`](crate::RouteError), as the backend's error.
+    /// [`RouteError`], as the backend's error.
     ///
     /// # Cancel safety
     /// Dropping the future gives back everything that it took.
@@ -78,7 +78,7 @@ impl<B: Backend> Routed<B> {
     /// See [`Router::run_read`](crate::Router::run_read).
     ///
     /// # Errors
-    /// The closure's error, or [`RouteError`](crate::RouteError) as such.
+    /// The closure's error, or [`RouteError`] as such.
     ///
     /// # Cancel safety
     /// Dropping the future gives back everything that it took; a statement under way is cancelled on the server.

@@ -10,19 +10,20 @@ use diesel_async::{
     AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection,
     TransactionManager,
 };
-use routing_core::pool::{CLEANUP_TIMEOUT, LAST_WORD, RESET_SQL};
+use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
 use routing_core::wire::Wire;
 use routing_core::{Access, Fault, Usage};
 use tokio::time::{Instant, timeout};
 
+use crate::drain::{drain, end};
 use crate::error::made_here;
-use crate::pool::{Pooled, terminate};
+use crate::pool::Pooled;
 
 /// A connection out of a node's pool: by dereference an `AsyncPgConnection`.
 ///
-/// Dropped with a statement unanswered that does not end within [`LAST_WORD`], it is cancelled on the server and closed.
-/// Dropped with a transaction open, it is closed, which rolls back. Dropped with session state set, it is reset before anyone
-/// else gets it.
+/// Dropped with a statement unanswered that does not end within [`LAST_WORD`](routing_core::pool::LAST_WORD), it is cancelled
+/// on the server and closed. Dropped with a transaction open, it is closed, which rolls back. Dropped with session state set,
+/// it is reset before anyone else gets it.
 pub struct Connection {
     /// `None` only while it is being dropped.
     object: Option<Pooled>,
@@ -137,21 +138,15 @@ impl Drop for Connection {
     }
 }
 
-/// Gives a connection back once nothing is under way on it, as it was at its start. One that stays busy for [`LAST_WORD`] is
-/// cancelled on the server and closed; one in a transaction is closed, since Diesel counts transactions on its side as well and cannot
-/// be told that one was rolled back behind it.
+/// Gives a connection back once nothing is under way on it, as it was at its start. One in a transaction is closed, since
+/// Diesel counts transactions on its side as well and cannot be told that one was rolled back behind it.
 async fn restore(mut object: Pooled, settled: bool) {
     if AnsiTransactionManager::is_broken_transaction_manager(&mut object.connection) {
-        return terminate_if_busy(object).await;
+        return end(object).await;
     }
     if !settled {
-        // Behind whatever was handed to the driver and not sent yet.
-        match timeout(LAST_WORD, object.connection.batch_execute("")).await {
-            Ok(Ok(())) => {}
-            // Something large, or slow, stands before it: nobody waits for that any more.
-            Err(_) => return terminate(object).await,
-            Ok(Err(_)) => return terminate_if_busy(object).await,
-        }
+        let Some(drained) = drain(object).await else { return };
+        object = drained;
     }
     if object.wire.in_transaction() || object.wire.spoiled_statement() {
         return drop(object.discard());
@@ -170,14 +165,6 @@ async fn restore(mut object: Pooled, settled: bool) {
         }
     }
     drop(object);
-}
-
-async fn terminate_if_busy(object: Pooled) {
-    if object.wire.is_busy() && !object.wire.has_ended() {
-        terminate(object).await;
-    } else {
-        drop(object.discard());
-    }
 }
 
 impl fmt::Debug for Connection {

@@ -17,6 +17,7 @@ mod backend;
 mod begin;
 mod cancel;
 mod connection;
+mod drain;
 mod error;
 mod fault;
 mod pool;
