@@ -12,12 +12,12 @@ struct Unread(Option<Pooled>);
 
 impl Unread {
     /// Reads what the server owes.
-    async fn read(mut self) -> Result<Option<Pooled>, sqlx::Error> {
+    async fn read(mut self) -> Result<Self, sqlx::Error> {
         if let Some(object) = &mut self.0 {
             // What was not sent yet goes first.
             object.connection.ping().await?;
         }
-        Ok(self.0.take())
+        Ok(self)
     }
 }
 
@@ -36,12 +36,13 @@ pub(crate) async fn drain(object: Pooled) -> Option<Pooled> {
     // A task of its own: sqlx does not give way to others while there is something to read, and an answer can be large.
     let mut reading = tokio::spawn(Unread(Some(object)).read());
     match timeout(LAST_WORD, &mut reading).await {
-        Ok(Ok(Ok(object))) => return object,
+        Ok(Ok(Ok(mut read))) => return read.0.take(),
         Ok(Ok(Err(error))) if ends_connection(&error) => return None,
         // At work still; or an error that the connection has outlived, with more behind it.
         _ => {}
     }
     process.terminate().await;
+    // It may have read all of it meanwhile; what ends here is closed all the same.
     reading.abort();
     None
 }

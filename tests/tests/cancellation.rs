@@ -20,6 +20,7 @@ routing_tests::on_both! {
     each_kind_of_request_dropped_after_each_number_of_polls_gives_everything_back,
     a_stream_dropped_before_its_end_ends_on_the_server,
     a_read_dropped_before_an_answer_without_end_ends_on_the_server,
+    a_statement_that_ends_while_it_is_being_ended_leaves_no_lost_connection_behind,
     a_transaction_whose_request_is_dropped_is_rolled_back,
     session_state_does_not_reach_the_next_user_of_a_connection,
     a_transaction_begun_in_sql_does_not_reach_the_next_user_of_a_connection,
@@ -207,11 +208,28 @@ async fn a_read_dropped_before_an_answer_without_end_ends_on_the_server<O: Orm>(
     let cluster = TestCluster::start().await;
     let router = cluster.router::<O>().await;
     // The first rows come while the end is still waited for, and then there is always something to read.
-    let sql = "SELECT generate_series(1, 1000000000)::text FROM (SELECT pg_sleep(0.02)) AS late";
-    let dropped = timeout(Duration::from_millis(10), reader_on(&router, "pg2").await.text(sql)).await;
+    let sql = "SELECT generate_series(1, 1000000000)::text FROM (SELECT pg_sleep(0.04)) AS late";
+    let dropped = timeout(Duration::from_millis(5), reader_on(&router, "pg2").await.text(sql)).await;
     assert!(dropped.is_err(), "it has not begun to answer");
     everything_is_back(&cluster, &router).await;
     assert_eq!(served_by(&reader_on(&router, "pg2").await).await.expect("a statement"), "pg2");
+}
+
+async fn a_statement_that_ends_while_it_is_being_ended_leaves_no_lost_connection_behind<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let router = router::<O>(RouterConfig { write_pool_size: 1, ..cluster.config() }).await;
+    let mut dropped = 0;
+    // From before the end of the time that it has, to well after.
+    for step in 0..40 {
+        let seconds = 0.045 + 0.001 * f64::from(step);
+        let first = timeout(Duration::from_millis(5), served_by_slowly(&writer(&router), seconds)).await;
+        dropped += u32::from(first.is_err());
+        // A lost connection would make this one's outcome unknown.
+        let next = served_by(&writer(&router)).await;
+        assert_eq!(next.unwrap_or_else(|error| panic!("after {seconds} s: {error}")), PRIMARY);
+    }
+    assert!(dropped > 20, "{dropped} of 40 were dropped");
+    everything_is_back(&cluster, &router).await;
 }
 
 async fn a_transaction_whose_request_is_dropped_is_rolled_back<O: Orm>() {
