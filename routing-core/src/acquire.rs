@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
 use crate::choose;
-use crate::decision::{Access, Reason};
+use crate::decision::Access;
 use crate::demand::Demand;
 use crate::eligible::{self, Terms};
 use crate::error::RouteError;
@@ -40,6 +40,8 @@ pub(crate) struct Attempts {
     pub(crate) heeds_breakers: bool,
     /// The budget was charged for the next attempt already.
     pub(crate) paid: bool,
+    /// It has earned its share of hedges.
+    pub(crate) earned: bool,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
 }
@@ -109,21 +111,27 @@ impl<B: Backend> Routed<B> {
         let node = ticket.node().id();
         let decision = ticket.decision();
         let checked_out = self.check_out(ticket, attempts.deadline).await;
-        let lease = checked_out.map_err(|fault| NoConnection { node, fault: Some(fault) })?;
+        let mut lease = checked_out.map_err(|fault| NoConnection { node, fault: Some(fault) })?;
+        // Whoever is dropped while the node is asked has not used it.
+        lease.hold_unused();
         if let Err(fault) = self.still_serves(&lease, attempts).await {
             lease.give_back_unused();
             return Err(NoConnection { node, fault });
         }
-        // One that is sent twice is one read.
-        if attempts.demand.token && decision.reason != Reason::Hedge {
+        lease.use_now();
+        self.session.decided(decision);
+        Ok(lease)
+    }
+
+    /// Counts a read with a token, by who has served it.
+    pub(crate) fn count_session_read(lease: &Lease<B>, attempts: &Attempts) {
+        if attempts.demand.token {
             metrics::session_read(match (lease.is_on_primary(), attempts.waiting_since.is_some()) {
                 (true, _) => SessionRead::Primary,
                 (false, true) => SessionRead::Waited,
                 (false, false) => SessionRead::Replica,
             });
         }
-        self.session.decided(decision);
-        Ok(lease)
     }
 
     /// Whether the node still meets the demand after the time that getting a connection took. On the primary, and for a bound or

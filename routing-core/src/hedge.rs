@@ -52,11 +52,13 @@ impl Hedging {
         Self { config, durations, budget: AtomicU64::new(0) }
     }
 
-    /// A read begins on one node: it earns its share. How long it is to be waited for, when these other nodes could answer it
-    /// too; `None` while nobody can tell.
-    pub(crate) fn begin<'n>(&self, others: impl Iterator<Item = &'n Node>) -> Option<Duration> {
-        let earned = (self.config.ratio * HEDGE as f64) as u64;
-        self.add(earned);
+    /// A read that may be sent twice begins: it earns its share.
+    pub(crate) fn earn(&self) {
+        self.add((self.config.ratio * HEDGE as f64) as u64);
+    }
+
+    /// How long a read is waited for that one node serves, when these others could answer it too; `None` while nobody can tell.
+    pub(crate) fn delay<'n>(&self, others: impl Iterator<Item = &'n Node>) -> Option<Duration> {
         // Where a slow node serves more reads than are beyond the quantile, that of all reads is the slow node's own time.
         let others = others.filter_map(|other| other.answers()?.quantile());
         let shortest = others.chain(self.durations.quantile()).min()?;
@@ -96,14 +98,14 @@ mod tests {
         let hedging = Hedging::new(HedgeConfig::default());
         let hedged = |reads: u32| {
             let each = |_| {
-                let _ = hedging.begin([].into_iter());
+                hedging.earn();
                 u32::from(hedging.spend())
             };
             (0..reads).map(each).sum::<u32>()
         };
         assert_eq!(hedged(10_000), 500);
         for _ in 0..10_000 {
-            let _ = hedging.begin([].into_iter());
+            hedging.earn();
         }
         assert_eq!((0..100).filter(|_| hedging.spend()).count(), 10);
         hedging.give_back();

@@ -9,6 +9,7 @@ use crate::acquire::Attempts;
 use crate::backend::{Backend, Failure, SendFn};
 use crate::error::RouteError;
 use crate::fault::Fault;
+use crate::gate::Admission;
 use crate::hedge::Hedging;
 use crate::lease::{Lease, Ticket};
 use crate::metrics::{self, Hedge};
@@ -17,7 +18,11 @@ use crate::read::Attempt;
 use crate::role::Role;
 use crate::routed::Routed;
 use crate::selection::Choice;
+use crate::topology::NodeState;
 use crate::tried::Tried;
+
+/// The attempt that counts, and what the other came to if it does not.
+type Both<B, T, E> = (Attempt<B, T, E>, Option<Attempt<B, T, E>>);
 
 impl<B: Backend> Routed<B> {
     /// Whether a second node may be asked the same as this one. The primary is never asked twice, nor for others; and reports
@@ -27,7 +32,7 @@ impl<B: Backend> Routed<B> {
     }
 
     /// One attempt, and when it keeps the caller waiting another beside it on another replica. The first success counts;
-    /// the other attempt is dropped, which cancels its statement on the server.
+    /// the other attempt is dropped, which ends its statement on the server if it does not end soon.
     pub(crate) async fn hedged<T, E, F>(
         &self,
         hedging: &Hedging,
@@ -47,6 +52,9 @@ impl<B: Backend> Routed<B> {
         if !self.may_hedge(&ticket) {
             return self.attempt_on(ticket, attempts, None, f).await;
         }
+        if !std::mem::replace(&mut attempts.earned, true) {
+            hedging.earn();
+        }
         let (ended, other) = self.race(hedging, ticket, attempts, f).await;
         match other {
             // A node that has failed beside another is not tried again.
@@ -64,7 +72,7 @@ impl<B: Backend> Routed<B> {
         ticket: Ticket,
         attempts: &Attempts,
         f: F,
-    ) -> (Attempt<B, T, E>, Option<Attempt<B, T, E>>)
+    ) -> Both<B, T, E>
     where
         T: Send,
         E: Failure<B> + Send,
@@ -72,9 +80,17 @@ impl<B: Backend> Routed<B> {
     {
         let first_node = ticket.node().id();
         let delay = {
-            let topology = self.shared().peek();
-            let replicas = topology.nodes.iter().filter(|state| state.role == Role::Replica);
-            hedging.begin(replicas.map(|state| &*state.node).filter(|node| node.id() != first_node))
+            let (topology, now) = (self.shared().peek(), ticket.chosen());
+            let could_answer = |state: &&NodeState| {
+                let node = &state.node;
+                state.role == Role::Replica
+                    && state.blocked.is_none()
+                    && !node.is_draining()
+                    && node.id() != first_node
+                    && node.admission(now) == Admission::Admitted
+                    && attempts.tried.fault(node.id()).is_none()
+            };
+            hedging.delay(topology.nodes.iter().filter(could_answer).map(|state| &*state.node))
         };
         let mut first = pin!(self.attempt_on(ticket, attempts, Some(hedging), f.clone()));
         let ended = tokio::select! {
@@ -105,7 +121,7 @@ impl<B: Backend> Routed<B> {
                 outcome = if second.is_some() { Hedge::of(second.as_ref()) } else { Hedge::Lost };
                 (ended, other) = match second {
                     Some(second) if second.is_served() => (second, None),
-                    second => (first, second),
+                    second => of_both(first, second),
                 };
             }
             second = &mut second => {
@@ -116,7 +132,7 @@ impl<B: Backend> Routed<B> {
                         if matches!(second, None | Some(Attempt::NoConnection(_))) {
                             hedging.give_back();
                         }
-                        (first.await, second)
+                        of_both(first.await, second)
                     }
                 };
             }
@@ -167,6 +183,18 @@ impl<B: Backend> Routed<B> {
                 Choice::Full(_) | Choice::Nothing | Choice::Again => return None,
             }
         }
+    }
+}
+
+/// What counts of two attempts of which the second has not served: the first, unless it alone was not run.
+fn of_both<B: Backend, T, E>(first: Attempt<B, T, E>, second: Option<Attempt<B, T, E>>) -> Both<B, T, E> {
+    match second {
+        Some(ran @ (Attempt::Error(_) | Attempt::Fault { .. }))
+            if matches!(first, Attempt::NoConnection(_)) =>
+        {
+            (ran, Some(first))
+        }
+        second => (first, second),
     }
 }
 

@@ -106,7 +106,7 @@ impl Drop for Ticket {
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
 /// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow if it had
-/// answered nothing yet, and its connection is not used again.
+/// answered nothing yet; its connection is used again only if the statement soon ends by itself.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -198,6 +198,16 @@ impl<B: Backend> Lease<B> {
     pub fn end(mut self, fault: Option<Fault>) {
         B::finished(&mut self);
         self.settle(fault);
+    }
+
+    /// Dropped from now on, it says nothing about the node.
+    pub(crate) fn hold_unused(&mut self) {
+        self.settled = true;
+    }
+
+    /// What is done on it says something about the node again.
+    pub(crate) fn use_now(&mut self) {
+        self.settled = false;
     }
 
     /// Ends the lease without a word about the node: nothing was done on it.

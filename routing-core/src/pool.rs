@@ -43,7 +43,8 @@ pub const RESET_SQL: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET
      EXECUTE pg_catalog.format('DEALLOCATE %I', statement); END LOOP; END $$";
 
 /// How long a statement that nobody waits for any more may go on before it is ended on the server. One that ends by itself
-/// leaves a connection that can be used again; opening another costs several round trips and a SCRAM exchange.
+/// leaves a connection that can be used again; opening another costs several round trips and a SCRAM exchange. (Streams of
+/// SeaORM, which may have no end, are ended at once.)
 pub const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// How long a reset, or the end of an abandoned statement on the server, may take.
@@ -88,7 +89,13 @@ struct Kept<T> {
     retirements: u64,
     /// How old it may become; drawn for each, so that a pool does not renew itself all at once.
     lifetime: Duration,
+    /// How often an answer that nobody read was waited for.
+    drained: u32,
 }
+
+/// So often one connection may be. A statement that was dropped while it was prepared stays on the server, where no driver
+/// knows it any more, for as long as its connection: no more of these than sqlx keeps by default.
+const MOST_DRAINED: u32 = 100;
 
 struct Keeper<C: Connector> {
     opener: Opener<C>,
@@ -118,7 +125,7 @@ impl<C: Connector> Manager for Keeper<C> {
         let retirements = self.retirements.load(Relaxed);
         let Opened { connection, generation, at } = self.opener.open().await?;
         let lifetime = self.max_lifetime.mul_f64(1.0 - 0.2 * fastrand::f64());
-        Ok(Kept { connection, opened: at, generation, retirements, lifetime })
+        Ok(Kept { connection, opened: at, generation, retirements, lifetime, drained: 0 })
     }
 
     async fn recycle(&self, kept: &mut Self::Type, metrics: &Metrics) -> RecycleResult<C::Error> {
@@ -238,6 +245,17 @@ impl<C: Connector> Pooled<C> {
     #[must_use]
     pub fn opened(&self) -> Instant {
         self.0.opened
+    }
+
+    /// An answer that nobody read was waited for. `None`: once too often, and the connection is closed.
+    #[must_use]
+    pub fn drained(mut self) -> Option<Self> {
+        self.0.drained += 1;
+        if self.0.drained < MOST_DRAINED {
+            return Some(self);
+        }
+        drop(self.discard());
+        None
     }
 
     /// Takes the connection out of the pool, which may open another in its place.

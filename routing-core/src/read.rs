@@ -70,6 +70,7 @@ impl<B: Backend> Routed<B> {
         self.shared().retry.request();
         let mut attempts = self.attempts();
         let lease = self.next_lease(&mut attempts).await?;
+        Self::count_session_read(&lease, &attempts);
         self.session.lend();
         self.keep_to(Serving::begin(lease.node()), &lease, &attempts);
         Ok(lease.hand_out())
@@ -81,7 +82,8 @@ impl<B: Backend> Routed<B> {
     /// The closure's error, or [`RouteError`] as such.
     ///
     /// # Cancel safety
-    /// Dropping the future gives back everything that it took; a statement under way is cancelled on the server.
+    /// Dropping the future gives back everything that it took; a statement under way is ended on the
+    /// server, unless it soon ends by itself.
     pub async fn run_read<T, E, F>(&self, f: F) -> Result<T, E>
     where
         T: Send,
@@ -132,6 +134,7 @@ impl<B: Backend> Routed<B> {
             };
             let (node, fault, error) = match ended {
                 Attempt::Served { value, lease, serving } => {
+                    Self::count_session_read(&lease, &attempts);
                     self.keep_to(serving, &lease, &attempts);
                     return Ok((value, lease));
                 }
@@ -210,6 +213,7 @@ impl<B: Backend> Routed<B> {
             rounds: 0,
             heeds_breakers: false,
             paid: false,
+            earned: false,
             began: now,
             deadline: now + self.shared().config.acquire_deadline,
         }

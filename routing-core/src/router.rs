@@ -115,7 +115,8 @@ impl<B: Backend> Router<B> {
     /// The closure's error, or [`RouteError`](crate::RouteError) as such.
     ///
     /// # Cancel safety
-    /// Dropping the future gives back everything that it took; a statement under way is cancelled on the server.
+    /// Dropping the future gives back everything that it took; a statement under way is ended on the
+    /// server, unless it soon ends by itself.
     pub async fn run_read<T, E, F>(&self, consistency: Consistency, f: F) -> Result<T, E>
     where
         T: Send,

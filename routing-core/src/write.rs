@@ -37,7 +37,8 @@ impl<B: Backend> Routed<B> {
     /// The closure's error; [`RouteError`]; [`CommitUnknown`](crate::CommitUnknown) when the answer to the statement was lost.
     ///
     /// # Cancel safety
-    /// Dropping the future while the statement runs leaves its outcome unknown; it is cancelled on the server.
+    /// Dropping the future while the statement runs leaves its outcome unknown; it is ended on the server,
+    /// unless it soon ends by itself.
     pub async fn run_statement<T, E, F>(&self, f: F) -> Result<T, E>
     where
         T: Send,

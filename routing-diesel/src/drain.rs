@@ -11,7 +11,7 @@ use crate::pool::{Pooled, terminate};
 pub(crate) async fn drain(mut object: Pooled) -> Option<Pooled> {
     // Behind whatever was handed to the driver and not sent yet.
     match timeout(LAST_WORD, object.connection.batch_execute("")).await {
-        Ok(Ok(())) => return Some(object),
+        Ok(Ok(())) => return object.drained(),
         // Something large, or slow, stands before it: nobody waits for that any more.
         Err(_) => terminate(object).await,
         Ok(Err(_)) => end(object).await,

@@ -45,7 +45,8 @@ impl ReadHandle {
     /// The closure's, or the router's as such: see [`route_error`](crate::route_error).
     ///
     /// # Cancel safety
-    /// Dropping the future cancels the statement on the server and gives back everything that it took.
+    /// Dropping the future gives back everything that it took; a statement under way is ended on the server, unless it soon
+    /// ends by itself.
     pub async fn run<T, E, F>(&self, f: F) -> Result<T, E>
     where
         T: Send,

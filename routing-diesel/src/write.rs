@@ -43,7 +43,8 @@ impl WriteHandle {
     /// The closure's; the router's as such; a commit-unknown error when the answer to a statement was lost.
     ///
     /// # Cancel safety
-    /// Dropping the future while a statement runs leaves its outcome unknown; it is cancelled on the server.
+    /// Dropping the future while a statement runs leaves its outcome unknown; it is ended on the server,
+    /// unless it soon ends by itself.
     pub async fn run<T, E, F>(&self, f: F) -> Result<T, E>
     where
         T: Send,

@@ -20,12 +20,13 @@ routing_tests::on_both! {
     each_kind_of_request_dropped_after_each_number_of_polls_gives_everything_back,
     a_stream_dropped_before_its_end_ends_on_the_server,
     a_read_dropped_before_an_answer_without_end_ends_on_the_server,
+    a_statement_that_soon_fails_by_itself_keeps_its_connection,
     a_statement_that_ends_while_it_is_being_ended_leaves_no_lost_connection_behind,
     a_transaction_whose_request_is_dropped_is_rolled_back,
     session_state_does_not_reach_the_next_user_of_a_connection,
     a_transaction_begun_in_sql_does_not_reach_the_next_user_of_a_connection,
     a_statement_prepared_in_sql_does_not_reach_the_next_user_of_a_connection,
-    a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once,
+    a_request_dropped_while_a_lock_holds_it_up_frees_the_server,
     a_request_dropped_in_its_first_poll_leaves_no_statement_behind,
 }
 
@@ -215,6 +216,22 @@ async fn a_read_dropped_before_an_answer_without_end_ends_on_the_server<O: Orm>(
     assert_eq!(served_by(&reader_on(&router, "pg2").await).await.expect("a statement"), "pg2");
 }
 
+async fn a_statement_that_soon_fails_by_itself_keeps_its_connection<O: Orm>() {
+    let cluster = TestCluster::start().await;
+    let router = router::<O>(RouterConfig { write_pool_size: 1, ..cluster.config() }).await;
+    let mut kept = 0;
+    for _ in 0..10 {
+        let (before, clean) = session(&writer(&router)).await;
+        let fails = "SELECT (1 / (length(pg_sleep(0.01)::text)))::text";
+        let _ = timeout(Duration::from_millis(3), writer(&router).text(fails)).await;
+        let (after, state) = session(&writer(&router)).await;
+        assert_eq!(state, clean);
+        kept += u32::from(before == after);
+    }
+    assert!(kept >= 5, "{kept} of 10 kept it");
+    everything_is_back(&cluster, &router).await;
+}
+
 async fn a_statement_that_ends_while_it_is_being_ended_leaves_no_lost_connection_behind<O: Orm>() {
     let cluster = TestCluster::start().await;
     let router = router::<O>(RouterConfig { write_pool_size: 1, ..cluster.config() }).await;
@@ -355,7 +372,7 @@ async fn a_statement_prepared_in_sql_does_not_reach_the_next_user_of_a_connectio
     assert_eq!(writer(&router).text(sql).await.expect("a statement"), "0");
 }
 
-async fn a_request_dropped_while_a_lock_holds_it_up_frees_the_server_at_once<O: Orm>() {
+async fn a_request_dropped_while_a_lock_holds_it_up_frees_the_server<O: Orm>() {
     let cluster = TestCluster::start().await;
     let config = RouterConfig { write_pool_size: 1, ..cluster.config() };
     let router = router::<O>(config).await;

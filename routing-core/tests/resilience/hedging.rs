@@ -170,6 +170,46 @@ async fn a_tail_of_slow_answers_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_run_counts_and_not_what_got_no_connection() {
+    let scene = scene(|config| config.checkout_timeout = ms(50)).await;
+    scene.servers.server("pg2").set_connect_time(secs(1));
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let outcome = scene
+        .request()
+        .run_read(async |lease: &mut Lease<FakeBackend>| {
+            runs.lock().unwrap().push(lease.node().name().to_owned());
+            sleep(ms(10)).await;
+            Err::<(), _>(FakeError::Statement)
+        })
+        .await;
+    assert_eq!(outcome, Err(FakeError::Statement));
+    assert_eq!(*runs.lock().unwrap(), ["pg3"], "its error is the statement's own: it is not run again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_fast_a_replica_was_that_serves_no_more_makes_nobody_impatient() {
+    let third_first = |candidates: &[Candidate<'_>]| {
+        let named = |name| candidates.iter().position(|candidate| candidate.name == name);
+        named("pg3").or_else(|| named("pg2")).unwrap_or(0)
+    };
+    let scene = Scene::balanced(3, third_first, hedged).await;
+    scene.set_latency(ms(1));
+    for _ in 0..200 {
+        assert_eq!(scene.read().await.unwrap().0, "pg3");
+    }
+    scene.router.cluster().drain("pg3").unwrap();
+    scene.set_latency(ms(30));
+    for _ in 0..3_000 {
+        scene.read().await.unwrap();
+    }
+    let before = hedges(&scene, "pg4");
+    for _ in 0..100 {
+        assert_eq!(scene.read().await.unwrap().0, "pg2");
+    }
+    assert_eq!(hedges(&scene, "pg4"), before, "each takes what most take");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_replica_is_not_waited_for_as_long_as_it_always_takes() {
     // Every third read begins on it: what most reads take is what it takes.
     let turns = AtomicUsize::new(0);
