@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use routing_cluster::{ClusterOptions, LocalCluster, Login, SilentProgress};
 use routing_core::{Consistency, DatabaseUrl, NodeConfig, Router, RouterConfig, Session};
 use tempfile::TempDir;
+use tokio::time::Instant;
 use tokio_postgres::types::FromSqlOwned;
 
 use crate::database::Database;
@@ -348,12 +349,13 @@ pub fn reader_with<O: Orm>(router: &Router<O>, consistency: Consistency) -> O::R
     O::read(router.routed(Session::new(), consistency))
 }
 
-/// A new request whose reads keep to this node.
+/// A new request whose reads keep to this node. One that has failed lately gets reads again once that has faded.
 ///
 /// # Panics
-/// When the node serves no reads.
+/// When the node serves no reads for long.
 pub async fn reader_on<O: Orm>(router: &Router<O>, node: &str) -> O::Read {
-    for _ in 0..1_000 {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
         let db = reader(router);
         if served_by(&db).await.expect("a read") == node {
             return db;
