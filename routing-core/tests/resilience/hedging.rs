@@ -187,6 +187,29 @@ async fn what_was_run_counts_and_not_what_got_no_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_earns_its_share_once_however_many_nodes_let_it_wait() {
+    // Less than a hedge waits: the read moves on by itself.
+    let scene = scene(|config| config.checkout_timeout = ms(4)).await;
+    let sent_twice = async |reads| {
+        let before = hedges(&scene, "pg3");
+        stall(&scene, ms(100));
+        for _ in 0..reads {
+            scene.read().await.unwrap();
+        }
+        stall(&scene, ms(5));
+        hedges(&scene, "pg3") - before
+    };
+    assert!(sent_twice(40).await < 40, "what was saved up is spent");
+    scene.servers.server("pg2").set_connect_time(secs(1));
+    for _ in 0..120 {
+        assert_eq!(scene.read().await.unwrap().0, "pg3");
+    }
+    scene.servers.server("pg2").set_connect_time(ms(0));
+    let earned = sent_twice(10).await;
+    assert!((5..=7).contains(&earned), "a twentieth of 130: {earned}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn how_fast_a_replica_was_that_serves_no_more_makes_nobody_impatient() {
     let third_first = |candidates: &[Candidate<'_>]| {
         let named = |name| candidates.iter().position(|candidate| candidate.name == name);
