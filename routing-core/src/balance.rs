@@ -142,6 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn the_least_loaded_share_evenly_wherever_they_stand() {
+        let nodes = [3, 0, 0, 2, 0, 1].map(|in_flight| candidate(in_flight, 2, 1));
+        let share = counts(&LeastInFlight::seeded(9), &nodes, 6_000);
+        assert!([1, 2, 4].iter().all(|at| (1_800..2_200).contains(&share[*at])), "{share:?}");
+        assert_eq!(share.iter().sum::<usize>(), 6_000);
+        assert_eq!((share[0], share[3], share[5]), (0, 0, 0));
+    }
+
+    #[test]
     fn weights_are_kept() {
         let share = counts(&Weighted::seeded(3), &[candidate(0, 1, 1), candidate(0, 3, 1)], 4_000);
         assert!((2_850..3_150).contains(&share[1]), "{share:?}");

@@ -8,16 +8,15 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::balance::{Balance, Candidate};
+use crate::balance::Balance;
+use crate::candidates::{self, Candidates, Eligible};
 use crate::decision::Reason;
-use crate::ejection;
 use crate::eligible::{Terms, barred, unfresh, unserving};
 use crate::gate::Admission;
 use crate::node_id::NodeId;
 use crate::session::Session;
 use crate::topology::{NodeState, Topology};
 use crate::tried::Tried;
-use crate::zone::{self, Placed};
 
 /// A node for a read.
 #[derive(Clone, Copy, Debug)]
@@ -26,52 +25,6 @@ pub(crate) struct Chosen<'t> {
     pub(crate) reason: Reason,
     /// The node's half-open slot must be taken first.
     pub(crate) trial: bool,
-}
-
-/// A node among which the balancer chooses.
-#[derive(Clone, Copy)]
-struct Eligible<'t> {
-    state: &'t NodeState,
-    trial: bool,
-    /// Its breaker refuses, and too many others' do.
-    spared: bool,
-}
-
-/// The replicas that may serve.
-type AllEligible<'t> = SmallVec<[Eligible<'t>; 32]>;
-
-/// The replicas that may serve: those that their breakers admit, and those that are spared.
-fn eligible<'t>(topology: &'t Topology, tried: &Tried, terms: &Terms<'_>) -> AllEligible<'t> {
-    let mut eligible = SmallVec::new();
-    find_eligible(topology, tried, terms, &mut eligible);
-    eligible
-}
-
-/// [`eligible`] in place: half a kilobyte that the one caller who must be fast does not move.
-#[inline]
-fn find_eligible<'t>(
-    topology: &'t Topology,
-    tried: &Tried,
-    terms: &Terms<'_>,
-    eligible: &mut AllEligible<'t>,
-) {
-    let mut refusing: SmallVec<[(Duration, usize); 32]> = SmallVec::new();
-    for (index, state) in topology.nodes.iter().enumerate() {
-        if barred(topology, state, index, tried, terms.now).is_some() || unfresh(state, terms).is_some() {
-            continue;
-        }
-        match state.node.admission(terms.now) {
-            Admission::Refused(left) => refusing.push((left, index)),
-            Admission::Admitted => eligible.push(Eligible { state, trial: false, spared: false }),
-            Admission::Trial => eligible.push(Eligible { state, trial: true, spared: false }),
-        }
-    }
-    if !refusing.is_empty() {
-        let spared = ejection::spared(&mut refusing, eligible.len(), terms.limits.max_ejected);
-        let spare =
-            |(_, index): &(_, usize)| Eligible { state: &topology.nodes[*index], trial: false, spared: true };
-        eligible.extend(spared.iter().map(spare));
-    }
 }
 
 /// Chooses a replica for a read that its demand lets a replica serve.
@@ -85,54 +38,39 @@ pub(crate) fn replica<'t>(
     if terms.demand.primary.is_some() {
         return None;
     }
-    let mut eligible = AllEligible::new();
-    find_eligible(topology, tried, terms, &mut eligible);
-    if let Some(preferred) = session.preferred()
-        && let Some(Eligible { state, spared, .. }) =
-            eligible.iter().find(|eligible| !eligible.trial && eligible.state.node.id().as_u32() == preferred)
-    {
-        let reason = if *spared { Reason::EjectionLimit } else { Reason::SameRequest };
-        return Some(Chosen { state, reason, trial: false });
+    candidates::among(topology, tried, terms, balance.heeds_latency(), |candidates| {
+        if candidates.is_empty() {
+            least_stale(topology, session, tried, terms)
+        } else {
+            Some(choose(candidates, session, balance, terms))
+        }
+    })
+}
+
+/// The one that the session prefers, or the balancer. There is one.
+fn choose<'t>(
+    candidates: &mut Candidates<'_, 't>,
+    session: &Session,
+    balance: &dyn Balance,
+    terms: &Terms<'_>,
+) -> Chosen<'t> {
+    if let Some(preferred) = session.preferred() {
+        let is_preferred = |(state, eligible): &(&NodeState, Eligible)| {
+            !eligible.trial && state.node.id().as_u32() == preferred
+        };
+        if let Some((state, Eligible { spared, .. })) = candidates.iter().find(is_preferred) {
+            let reason = if spared { Reason::EjectionLimit } else { Reason::SameRequest };
+            return Chosen { state, reason, trial: false };
+        }
     }
-    if eligible.is_empty() {
-        return least_stale(topology, session, tried, terms);
-    }
-    if eligible.iter().any(|eligible| !eligible.state.node.is_local()) {
-        stay_in_zone(&mut eligible, terms);
-    }
-    let heeds_latency = balance.heeds_latency();
-    let mut candidates: SmallVec<[Candidate<'_>; 32]> = SmallVec::new();
-    for eligible in &eligible {
-        let node = &eligible.state.node;
-        candidates.push(Candidate {
-            name: node.name(),
-            // Its faults have kept a half-open node waiting already.
-            in_flight: if eligible.trial { node.in_flight() } else { node.load(terms.now) },
-            weight: node.weight(),
-            ramp: node.ramp(terms.now),
-            latency: if heeds_latency { node.latency_at(terms.now) } else { Duration::ZERO },
-        });
-    }
-    let choice = balance.choose(&candidates).min(eligible.len() - 1);
-    let Eligible { state, trial, spared } = eligible[choice];
+    candidates.stay_in_zone(terms);
+    let (state, Eligible { trial, spared, .. }) = candidates.at(balance.choose(candidates.shown()));
     let reason = match spared {
         true => Reason::EjectionLimit,
         false if !state.node.is_local() => Reason::OtherZone,
         false => balance.reason(),
     };
-    Some(Chosen { state, reason, trial })
-}
-
-/// Leaves the nodes of the own zone alone, if they have room.
-fn stay_in_zone(eligible: &mut AllEligible<'_>, terms: &Terms<'_>) {
-    let now = terms.now;
-    let placed = eligible.iter().filter(|eligible| !eligible.spared).map(|eligible| {
-        let node = &eligible.state.node;
-        Placed::new(node.is_local(), node.load(now), terms.limits.read_pool, node.ramp(now))
-    });
-    if zone::stays(placed) {
-        eligible.retain(|eligible| eligible.state.node.is_local());
-    }
+    Chosen { state, reason, trial }
 }
 
 /// When nobody else can serve: of the replicas that only their breakers keep away, the one with the least to do.
@@ -163,13 +101,16 @@ pub(crate) fn kept(
     }
     let id = state.node.id();
     let fresh = unfresh(state, terms).is_none();
-    let eligible = || eligible(topology, tried, terms);
     let goes_on = match state.node.admission(terms.now) {
         Admission::Admitted if fresh => true,
         // All are stale: whoever served goes on.
-        Admission::Admitted => may_be_stale(terms) && eligible().is_empty(),
+        Admission::Admitted => {
+            may_be_stale(terms) && candidates::among(topology, tried, terms, false, |among| among.is_empty())
+        }
         Admission::Refused(_) => {
-            fresh && eligible().iter().any(|other| other.spared && other.state.node.id() == id)
+            let is_spared =
+                |(state, eligible): (&NodeState, Eligible)| eligible.spared && state.node.id() == id;
+            fresh && candidates::among(topology, tried, terms, false, |among| among.iter().any(is_spared))
         }
         Admission::Trial => false,
     };
@@ -189,9 +130,12 @@ pub(crate) fn behind<'t>(
     patience: Duration,
 ) -> (SmallVec<[&'t NodeState; 32]>, bool) {
     let demand = terms.demand.without_position();
-    let eligible = eligible(topology, tried, &terms.with_demand(&demand));
-    let states = eligible.iter().map(|eligible| eligible.state);
-    let behind: SmallVec<[&NodeState; 32]> = states.filter(|state| state.lineage_proven).collect();
+    let proven = |candidates: &mut Candidates<'_, 't>| {
+        let states = candidates.iter().map(|(state, _)| state);
+        states.filter(|state| state.lineage_proven).collect()
+    };
+    let behind: SmallVec<[&NodeState; 32]> =
+        candidates::among(topology, tried, &terms.with_demand(&demand), false, proven);
     // What it has replayed since it was last asked is not known, and is no lag of it.
     let lag_then = |state: &NodeState| state.probed.and_then(|probed| state.lag(probed));
     let near = behind.iter().any(|state| lag_then(state).is_some_and(|lag| lag <= patience));
@@ -253,7 +197,7 @@ pub(crate) fn primary<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Random;
+    use crate::balance::{Candidate, Random};
     use crate::demand::Demand;
     use crate::eligible::Limits;
     use crate::eligible::tests::{LIMITS, topology, with_nodes};

@@ -27,6 +27,7 @@ use crate::presented::Reader;
 use crate::probe::Prober;
 use crate::refuse::write_refusals;
 use crate::retry::RetryPolicy;
+use crate::seen::{Newest, Seen};
 use crate::signal::{Signal, Watcher};
 use crate::topology::Topology;
 use crate::tried::Tried;
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<RouterConfig>,
     pub(crate) limits: Limits,
     pub(crate) membership: Membership,
-    topology: ArcSwap<Topology>,
+    topology: Newest,
     version: Signal,
     pub(crate) balance: Arc<dyn Balance>,
     pub(crate) retry: RetryPolicy,
@@ -124,7 +125,7 @@ impl Cluster {
         }
         let shared = Arc::new(Shared {
             limits: Limits::from(&config),
-            topology: ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now())),
+            topology: Arc::new(ArcSwap::from_pointee(Topology::unseen(&nodes, Instant::now()))),
             version: Signal::default(),
             balance,
             retry: RetryPolicy::new(config.retry.clone()),
@@ -221,7 +222,13 @@ impl Shared {
         self.topology.load_full()
     }
 
-    /// The topology without counting a reference: for decisions.
+    /// The topology, as a thread keeps it: for decisions.
+    #[inline]
+    pub(crate) fn newest<'s>(&self, seen: &'s mut Seen) -> &'s Topology {
+        seen.newest(&self.topology)
+    }
+
+    /// The topology without counting a reference.
     pub(crate) fn peek(&self) -> arc_swap::Guard<Arc<Topology>> {
         self.topology.load()
     }

@@ -74,6 +74,7 @@ pub(crate) struct Memory {
 }
 
 /// What a read of this consistency demands.
+#[inline(always)]
 pub(crate) fn demand(
     consistency: Consistency,
     memory: &Memory,

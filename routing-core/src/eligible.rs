@@ -78,6 +78,13 @@ impl<'a> Terms<'a> {
         Terms::new(demand, self.limits, self.now)
     }
 
+    /// The instant that data must be fresh as of, where neither its lineage nor anything else about it is in question but
+    /// a position.
+    pub(crate) fn oldest_plain(&self) -> Option<Instant> {
+        let plain = self.demand.primary.is_none() && self.demand.ask.is_none();
+        self.oldest.filter(|_| plain && !self.needs_lineage)
+    }
+
     /// How stale data that is fresh as of this instant may be, if that is too stale.
     #[inline(always)]
     fn exceeded(&self, fresh: Instant) -> Option<Duration> {

@@ -34,6 +34,27 @@ impl<const HALF_LIFE_MILLIS: u64> Fading<HALF_LIFE_MILLIS> {
         if packed >> 32 == 0 { 0 } else { Self::faded(packed, tick(since())) }
     }
 
+    /// The same, of a number that has faded away for good when next to nothing is left of it.
+    #[inline]
+    pub(crate) fn until_gone(&self, since: impl FnOnce() -> Duration) -> u32 {
+        let packed = self.packed.load(Relaxed);
+        if packed >> 32 == 0 {
+            return 0;
+        }
+        let left = Self::faded(packed, tick(since()));
+        if left <= 1 {
+            // One that was set meanwhile stays.
+            let _ = self.packed.compare_exchange(packed, 0, Relaxed, Relaxed);
+        }
+        left
+    }
+
+    /// Whether it is more than zero.
+    #[inline(always)]
+    pub(crate) fn is_some(&self) -> bool {
+        self.packed.load(Relaxed) >> 32 != 0
+    }
+
     /// What was kept as `packed`, at this tick.
     fn faded(packed: u64, tick: u32) -> u32 {
         let (value, set) = ((packed >> 32) as u32, packed as u32);

@@ -104,6 +104,12 @@ impl Gate {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the breaker is not closed.
+    #[inline(always)]
+    pub(crate) fn has_opened(&self) -> bool {
+        self.opens_at.load(Relaxed) != 0
+    }
+
     // Inlined: of a closed breaker it is one comparison.
     #[inline(always)]
     pub(crate) fn admission(&self, now: Instant) -> Admission {

@@ -16,6 +16,7 @@ use crate::lease::Ticket;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
 use crate::routed::Routed;
+use crate::seen::Seen;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
 
@@ -37,27 +38,43 @@ struct Demanded {
     kept: Option<NodeId>,
 }
 
+impl Demanded {
+    const NOTHING: Self = Self { demand: Demand::ANY, kept: None };
+}
+
 impl<B: Backend> Routed<B> {
     /// What this read demands now, and who serves it.
     pub(crate) fn decide(&self, attempts: &mut Attempts, now: Instant) -> Choice {
-        let topology = self.shared().peek();
-        let demanded = self.demand(&topology, attempts, now);
-        let choice = self.choose(&topology, &demanded, attempts, now);
-        // At the end: the processor waits where it reads as a whole what it has just written in parts.
+        let mut seen = Seen::take();
+        let topology = self.shared().newest(&mut seen);
+        let mut demanded = Demanded::NOTHING;
+        self.demand(topology, attempts, now, &mut demanded);
+        let choice = self.choose(topology, &demanded, attempts, now);
+        // At the end, for the same.
         (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
         choice
     }
 
     /// [`decide`](Self::decide), for a read beside one that waits.
     pub(crate) fn decide_beside(&self, attempts: &mut Attempts, now: Instant) -> Choice {
-        let topology = self.shared().peek();
-        let demanded = self.demand(&topology, attempts, now);
+        let mut seen = Seen::take();
+        let topology = self.shared().newest(&mut seen);
+        let mut demanded = Demanded::NOTHING;
+        self.demand(topology, attempts, now, &mut demanded);
         (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
-        self.choose_beside(&topology, attempts, now)
+        self.choose_beside(topology, attempts, now)
     }
 
     /// What this read demands: the cluster may have changed since the last look.
-    fn demand(&self, topology: &Topology, attempts: &Attempts, now: Instant) -> Demanded {
+    // Put where it stays: the processor waits where it copies what it has just written in parts.
+    #[inline(always)]
+    fn demand(
+        &self,
+        topology: &Topology,
+        attempts: &Attempts,
+        now: Instant,
+        Demanded { demand, kept }: &mut Demanded,
+    ) {
         let shared = self.shared();
         let reader = shared.reader(topology);
         // Only a token ends by the wall's clock.
@@ -66,22 +83,22 @@ impl<B: Backend> Routed<B> {
             demand::demand(self.consistency, memory, topology, wall)
         };
         let mut memory = self.session.memory(&reader);
-        let (mut demand, mut kept) = (demanded(&memory), None);
+        *demand = demanded(&memory);
+        *kept = None;
         if self.session.kept_node().is_some() && demand.primary.is_none() && !attempts.primary_only {
             let limits = self.limits(attempts);
-            let terms = Terms::new(&demand, &limits, now);
-            kept = choose::kept(topology, &self.session, &attempts.tried, &terms);
+            *kept = choose::kept(topology, &self.session, &attempts.tried, &Terms::new(demand, &limits, now));
             if kept.is_none() {
                 self.session.lose_node(now);
                 memory = self.session.memory(&reader);
-                demand = demanded(&memory);
+                *demand = demanded(&memory);
             }
         }
         if let Some(floor @ Floor::PrimaryAfter(asked)) = memory.floor
             && let Some(position) = demand::settle(floor, topology)
         {
             self.session.settle_floor(asked, position);
-            demand = demanded(&self.session.memory(&reader));
+            *demand = demanded(&self.session.memory(&reader));
         }
         if shared.primary_only.load(Relaxed) && demand.primary.is_none() {
             demand.primary = Some(Reason::PrimaryOnly);
@@ -89,7 +106,6 @@ impl<B: Backend> Routed<B> {
         if let (Some(timeline), Some(_)) = (demand.timeline, topology.lineage.writer) {
             shared.hear(timeline, now);
         }
-        Demanded { demand, kept }
     }
 
     /// What the call is judged by: without the budget to defy a breaker it heeds all of them.
@@ -274,12 +290,14 @@ mod tests {
         let mut attempts = routed.attempts();
         routed.session.keep_to(Serving::begin(&nodes[1]), false, false);
         let topology = router.cluster().topology();
-        let demanded = routed.demand(&topology, &attempts, now);
+        let mut demanded = Demanded::NOTHING;
+        routed.demand(&topology, &attempts, now, &mut demanded);
         assert_eq!(demanded.kept, Some(nodes[1].id()));
         // Another read of the request has moved it meanwhile.
         routed.session.keep_to(Serving::begin(&nodes[2]), false, false);
         assert!(matches!(routed.choose(&topology, &demanded, &mut attempts, now), Choice::Again));
-        let Demanded { demand, kept } = routed.demand(&topology, &attempts, now);
+        routed.demand(&topology, &attempts, now, &mut demanded);
+        let Demanded { demand, kept } = demanded;
         assert!(demand.ask.is_some() && kept.is_none(), "{demand:?}");
     }
 

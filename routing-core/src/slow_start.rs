@@ -37,6 +37,12 @@ impl SlowStart {
         }
     }
 
+    /// Whether it has begun, and nobody has seen its end.
+    #[inline(always)]
+    pub(crate) fn is_on(&self) -> bool {
+        self.began.load(Relaxed) != 0
+    }
+
     /// The part of its share that it gets now. Nobody needs to look at the time for the whole.
     #[inline]
     pub(crate) fn at(&self, since: impl FnOnce() -> Duration) -> f32 {

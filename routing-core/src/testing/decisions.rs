@@ -105,9 +105,8 @@ impl Reader {
     /// When no node may serve, which here none gives cause to.
     pub fn decide(&self) -> bool {
         let mut attempts = self.routed.attempts_at(self.now);
-        let Choice::Take(ticket) = self.routed.decide(&mut attempts, self.now) else {
-            panic!("every node is fresh and admits")
-        };
+        let choice = self.routed.decide(&mut attempts, self.now);
+        let Choice::Take(ticket) = &choice else { panic!("every node is fresh and admits") };
         ticket.settle(Duration::from_micros(1), false, None, self.now);
         self.routed.session.lean_to_none();
         ticket.is_on_primary()
