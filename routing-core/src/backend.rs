@@ -15,6 +15,7 @@ use crate::lsn::Position;
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::routed::Routed;
+use crate::straggler::Straggler;
 
 /// One node's pools. The type is the marker of its ORM in `Router<B>`, `ReadDb<B>` and `WriteDb<B>`.
 ///
@@ -67,6 +68,12 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// yet. By default it changes nothing.
     fn finished(connection: &mut Self::Connection) {
         let _ = connection;
+    }
+
+    /// The lease is dropped while a statement runs: the connection keeps this until the statement has ended, or was ended. By
+    /// default it is let go at once.
+    fn abandoned(connection: &mut Self::Connection, straggler: Straggler) {
+        let _ = (connection, straggler);
     }
 
     /// Waits for the end of the last answer: an ORM can return a row before the server has said whether the statement

@@ -15,6 +15,7 @@ use crate::fault::Fault;
 use crate::node::Node;
 use crate::role::Role;
 use crate::signal::Watcher;
+use crate::straggler::Straggler;
 use crate::work::Working;
 
 /// A request's place on a node: counted in flight, with the half-open slot and the fallback permit where it needs them.
@@ -106,7 +107,8 @@ impl Drop for Ticket {
 ///
 /// It dereferences to the backend's connection. Dropping it is enough: it then looks at the connection's state. A lease
 /// dropped while a statement runs counts neither for nor against the node, except that it is at least as slow if it had
-/// answered nothing yet; its connection is used again only if the statement soon ends by itself.
+/// answered nothing yet. The statement stays in flight until it ends, and its connection is used again only if that is soon and by
+/// itself.
 pub struct Lease<B: Backend> {
     /// `None` only while it is being dropped.
     connection: Option<B::Connection>,
@@ -261,15 +263,19 @@ impl<B: Backend> DerefMut for Lease<B> {
 
 impl<B: Backend> Drop for Lease<B> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
         if !self.settled {
             match B::usage(&connection) {
                 Usage::Answered => self.settle(None),
-                // How long a stream goes on is its reader's choice.
-                Usage::Abandoned if self.proved || self.handed_out => {}
                 Usage::Abandoned => {
-                    let now = Instant::now();
-                    self.node().record_unfinished(now.saturating_duration_since(self.since), now);
+                    // How long a stream goes on is its reader's choice.
+                    let telling = !(self.proved || self.handed_out);
+                    if telling {
+                        let now = Instant::now();
+                        self.node().record_unfinished(now.saturating_duration_since(self.since), now);
+                    }
+                    let began = telling.then_some(self.since);
+                    B::abandoned(&mut connection, Straggler::new(self.ticket.node(), began));
                 }
                 Usage::Failed(fault) => self.settle(Some(fault)),
             }

@@ -255,6 +255,11 @@ impl Node {
         self.meters.decision(access, role, reason);
     }
 
+    /// What is left of a request stays in flight when the request leaves.
+    pub(crate) fn stay(&self) {
+        self.live.entered.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn leave(&self) {
         self.live.entered.fetch_sub(1, Relaxed);
     }

@@ -21,6 +21,7 @@ pub use crate::connector::Connector;
 use crate::decision::Access;
 use crate::node::Node;
 use crate::opening::{Opened, Opener};
+use crate::straggler::Straggler;
 
 /// Asked once on each new connection: the server process, whether the server is in recovery, whether its sessions start
 /// read-only, when the process was started, after how many idle milliseconds the server ends the session (0: never;
@@ -76,7 +77,11 @@ pub enum CheckoutError<E> {
 }
 
 /// A connection of a pool. Dropping it gives it back; [`discard`](Self::discard) takes it out.
-pub struct Pooled<C: Connector>(Object<Keeper<C>>);
+pub struct Pooled<C: Connector> {
+    object: Object<Keeper<C>>,
+    /// What is still at work on it. It goes when the connection has gone.
+    straggler: Option<Straggler>,
+}
 
 /// A kept connection with what its checks need.
 struct Kept<T> {
@@ -190,14 +195,15 @@ impl<C: Connector> Pool<C> {
     /// # Cancel safety
     /// Dropping the future leaks neither a connection nor a place.
     pub async fn get(&self) -> Result<Pooled<C>, CheckoutError<C::Error>> {
-        self.0.get().await.map(Pooled).map_err(|error| match error {
+        let object = self.0.get().await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => CheckoutError::Saturated,
             PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => CheckoutError::Unresponsive,
             PoolError::Backend(error) => CheckoutError::Driver(error),
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 CheckoutError::Closed
             }
-        })
+        })?;
+        Ok(Pooled { object, straggler: None })
     }
 
     /// How full it is.
@@ -244,14 +250,21 @@ impl<C: Connector> Pooled<C> {
     /// When it was opened.
     #[must_use]
     pub fn opened(&self) -> Instant {
-        self.0.opened
+        self.object.opened
+    }
+
+    /// Its lease was dropped while a statement ran, which stays in flight until it is [`drained`](Self::drained) or the
+    /// connection goes.
+    pub fn abandoned(&mut self, straggler: Straggler) {
+        self.straggler = Some(straggler);
     }
 
     /// An answer that nobody read was waited for. `None`: once too often, and the connection is closed.
     #[must_use]
     pub fn drained(mut self) -> Option<Self> {
-        self.0.drained += 1;
-        if self.0.drained < MOST_DRAINED {
+        self.straggler = None;
+        self.object.drained += 1;
+        if self.object.drained < MOST_DRAINED {
             return Some(self);
         }
         drop(self.discard());
@@ -261,7 +274,7 @@ impl<C: Connector> Pooled<C> {
     /// Takes the connection out of the pool, which may open another in its place.
     #[must_use]
     pub fn discard(self) -> C::Connection {
-        Object::take(self.0).connection
+        Object::take(self.object).connection
     }
 }
 
@@ -269,13 +282,13 @@ impl<C: Connector> std::ops::Deref for Pooled<C> {
     type Target = C::Connection;
 
     fn deref(&self) -> &C::Connection {
-        &self.0.connection
+        &self.object.connection
     }
 }
 
 impl<C: Connector> std::ops::DerefMut for Pooled<C> {
     fn deref_mut(&mut self) -> &mut C::Connection {
-        &mut self.0.connection
+        &mut self.object.connection
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use routing_core::probe::Prober;
 use routing_core::{
-    Access, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed, RouterConfig, Usage,
+    Access, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed, RouterConfig,
+    Straggler, Usage,
 };
 use tokio::time::Instant;
 
@@ -80,6 +81,10 @@ impl Backend for Diesel {
 
     fn finished(connection: &mut Connection) {
         connection.set_finished();
+    }
+
+    fn abandoned(connection: &mut Connection, straggler: Straggler) {
+        connection.abandoned(straggler);
     }
 
     async fn complete(connection: &mut Connection) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use diesel_async::{
 };
 use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
 use routing_core::wire::Wire;
-use routing_core::{Access, Fault, Usage};
+use routing_core::{Access, Fault, Straggler, Usage};
 use tokio::time::{Instant, timeout};
 
 use crate::drain::{drain, end};
@@ -79,6 +79,12 @@ impl Connection {
 
     pub(crate) fn set_finished(&mut self) {
         self.finished = true;
+    }
+
+    pub(crate) fn abandoned(&mut self, straggler: Straggler) {
+        if let Some(object) = &mut self.object {
+            object.abandoned(straggler);
+        }
     }
 
     /// Waits until the server owes nothing.

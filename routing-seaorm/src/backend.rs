@@ -6,7 +6,7 @@ use routing_core::probe::Prober;
 use routing_core::sql::Classifier;
 use routing_core::{
     Access, AutomaticBackend, Backend, ConfigError, Fault, Node, Passwords, PoolStatus, Position, Routed,
-    RouterConfig, Usage,
+    RouterConfig, Straggler, Usage,
 };
 use tokio::time::Instant;
 
@@ -88,6 +88,10 @@ impl Backend for SeaOrm {
 
     fn is_unreplicated(connection: &Connection) -> bool {
         connection.session().is_unreplicated()
+    }
+
+    fn abandoned(connection: &mut Connection, straggler: Straggler) {
+        connection.abandoned(straggler);
     }
 
     fn opened(connection: &Connection) -> Instant {

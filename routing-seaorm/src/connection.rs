@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use routing_core::{NotWritable, Usage};
+use routing_core::{NotWritable, Straggler, Usage};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -50,6 +50,13 @@ impl Connection {
 
     pub(crate) fn opened(&self) -> Instant {
         self.0.opened
+    }
+
+    pub(crate) fn abandoned(&self, straggler: Straggler) {
+        // Where a stream has the connection, its reader goes on.
+        if let Some(object) = self.0.object.try_lock().ok().as_mut().and_then(|object| object.as_mut()) {
+            object.abandoned(straggler);
+        }
     }
 
     /// The same connection, for a stream of rows that its lease outlives.

@@ -1,7 +1,7 @@
 //! Pools of the servers in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -20,6 +20,7 @@ use crate::lsn::{Position, Timeline};
 use crate::node::Node;
 use crate::probe::Prober;
 use crate::routed::Routed;
+use crate::straggler::Straggler;
 
 /// The pools of one server in memory.
 #[derive(Debug)]
@@ -127,7 +128,9 @@ impl Backend for FakeBackend {
         self.server.connections.fetch_add(1, SeqCst);
         let (busy, lost) = (AtomicBool::new(false), AtomicBool::new(false));
         let life = self.server.life();
-        Ok(FakeConnection { server: self.server.clone(), life, access, busy, lost, _permit: permit })
+        let (began, straggler, permit) = (Mutex::new(Instant::now()), None, Some(permit));
+        let server = self.server.clone();
+        Ok(FakeConnection { server, life, access, busy, began, straggler, lost, permit })
     }
 
     fn classify(error: &FakeError, _: Access) -> Option<Fault> {
@@ -145,6 +148,10 @@ impl Backend for FakeBackend {
         } else {
             Usage::Answered
         }
+    }
+
+    fn abandoned(connection: &mut FakeConnection, straggler: Straggler) {
+        connection.straggler = Some(straggler);
     }
 
     fn opened(connection: &FakeConnection) -> Instant {

@@ -1,15 +1,18 @@
 //! A connection to a server in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::backend::FakeError;
 use super::server::FakeServer;
 use crate::decision::Access;
 use crate::fault::Fault;
 use crate::lsn::Lsn;
+use crate::straggler::Straggler;
 
 /// A connection to a server in memory.
 #[derive(Debug)]
@@ -18,8 +21,12 @@ pub struct FakeConnection {
     pub(super) life: u32,
     pub(super) access: Access,
     pub(super) busy: AtomicBool,
+    /// When its last statement began.
+    pub(super) began: Mutex<Instant>,
+    /// It was dropped while that ran.
+    pub(super) straggler: Option<Straggler>,
     pub(super) lost: AtomicBool,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl FakeConnection {
@@ -56,6 +63,7 @@ impl FakeConnection {
         let _executing = Executing::new(&self.server);
         self.server.statements.fetch_add(1, SeqCst);
         self.busy.store(true, SeqCst);
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let latency = self.server.state().latency;
         let run = async {
             tokio::time::sleep(latency).await;
@@ -94,5 +102,20 @@ impl Drop for Executing<'_> {
 impl Drop for FakeConnection {
     fn drop(&mut self) {
         self.server.connections.fetch_sub(1, SeqCst);
+        let (Some(straggler), Ok(runtime)) = (self.straggler.take(), Handle::try_current()) else { return };
+        let permit = self.permit.take();
+        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let (latency, last_word) = {
+            let state = self.server.state();
+            (state.latency, state.last_word)
+        };
+        if last_word.is_zero() {
+            return;
+        }
+        let ends = (began + latency).min(Instant::now() + last_word);
+        runtime.spawn(async move {
+            tokio::time::sleep_until(ends).await;
+            drop((permit, straggler));
+        });
     }
 }

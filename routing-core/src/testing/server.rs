@@ -67,6 +67,8 @@ pub(super) struct State {
     /// What it has applied: replay never goes back.
     applied: Lsn,
     pub(super) latency: Duration,
+    /// How long a statement that nobody waits for any more goes on at most.
+    pub(super) last_word: Duration,
     /// How long a checkout takes.
     pub(super) connect: Duration,
 }
@@ -88,6 +90,7 @@ impl FakeServer {
             paused_at: None,
             applied: Lsn::default(),
             latency: Duration::from_millis(1),
+            last_word: Duration::ZERO,
             connect: Duration::ZERO,
         };
         Self {
@@ -166,6 +169,11 @@ impl FakeServer {
     /// How long each statement takes. Default 1 ms.
     pub fn set_latency(&self, latency: Duration) {
         self.state().latency = latency;
+    }
+
+    /// How long a statement that nobody waits for any more goes on at most, with its connection; at first not at all.
+    pub fn set_last_word(&self, last_word: Duration) {
+        self.state().last_word = last_word;
     }
 
     /// How long after its primary it applies the log. Default zero.

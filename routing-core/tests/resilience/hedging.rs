@@ -71,6 +71,42 @@ async fn a_read_on_a_stalled_replica_takes_what_most_take_and_what_another_needs
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_lost_stays_in_flight_until_its_statement_ends_and_its_node_hears_how_long_it_took() {
+    let scene = scene(|_| {}).await;
+    let (server, node) = (scene.servers.server("pg2"), scene.node("pg2"));
+    server.set_last_word(ms(50));
+    stall(&scene, ms(40));
+    assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
+    assert_eq!(node.in_flight(), 1, "it is at work still");
+    assert!((ms(9)..ms(12)).contains(&node.latency()), "so far: {:?}", node.latency());
+    sleep(ms(40)).await;
+    assert_eq!(left_over(&scene), (0, 0, 0));
+    assert!((ms(39)..ms(42)).contains(&node.latency()), "{:?}", node.latency());
+    // One that does not end is ended.
+    stall(&scene, secs(60));
+    assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
+    sleep(ms(60)).await;
+    assert_eq!(left_over(&scene), (0, 0, 0));
+    assert!((ms(55)..ms(65)).contains(&node.latency()), "{:?}", node.latency());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_statement_of_a_lease_that_was_handed_out_stays_in_flight_and_says_nothing_of_its_node() {
+    let scene = scene(|_| {}).await;
+    let (server, node) = (scene.servers.server("pg2"), scene.node("pg2"));
+    server.set_last_word(ms(50));
+    stall(&scene, ms(40));
+    let before = node.latency();
+    let lease = scene.request().acquire_read().await.unwrap();
+    assert!(timeout(ms(5), lease.query()).await.is_err());
+    drop(lease);
+    assert_eq!(node.in_flight(), 1);
+    sleep(ms(40)).await;
+    assert_eq!(left_over(&scene), (0, 0, 0));
+    assert!(node.latency() <= before, "{:?}", node.latency());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_that_waits_for_a_connection_is_sent_to_another_replica_too() {
     let scene = scene(|_| {}).await;
     scene.servers.server("pg2").set_connect_time(ms(500));
