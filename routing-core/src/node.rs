@@ -162,7 +162,8 @@ impl Node {
         self.live.local.load(Relaxed)
     }
 
-    /// Requests of this process that hold one of its connections or wait for one.
+    /// Requests of this process that hold one of its connections or wait for one; and statements that nobody waits for any
+    /// more, until they have ended.
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {

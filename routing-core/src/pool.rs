@@ -309,3 +309,78 @@ impl<C: Connector> fmt::Debug for Pooled<C> {
         f.debug_struct("Pooled").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::breaker::BreakerConfig;
+    use crate::config::NodeConfig;
+
+    /// Opens connections that are numbers.
+    #[derive(Clone, Default)]
+    struct Numbers(Arc<Mutex<u32>>);
+
+    impl Connector for Numbers {
+        type Connection = u32;
+        type Error = String;
+
+        async fn connect(&self) -> Result<u32, String> {
+            let mut number = self.0.lock().unwrap();
+            *number += 1;
+            Ok(*number)
+        }
+
+        fn describe(&self, error: &String) -> String {
+            error.clone()
+        }
+
+        async fn check(&self, _: &mut u32) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn pool() -> (Arc<Node>, Pool<Numbers>) {
+        let config = NodeConfig::new("a", "postgres://h/d".parse().unwrap());
+        let node = Arc::new(Node::new(config, BreakerConfig::default()));
+        let pool = Pool::new(&node, Access::Read, Numbers::default(), &RouterConfig::default());
+        (node, pool)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_closed_when_it_was_left_unread_a_hundred_times() {
+        let (_node, pool) = pool();
+        for time in 1..MOST_DRAINED {
+            let object = pool.get().await.unwrap();
+            assert_eq!(*object, 1, "time {time}");
+            let object = object.drained().expect("it is kept");
+            assert_eq!(*object, 1);
+        }
+        // What is read to its end does not count.
+        for _ in 0..10 {
+            assert_eq!(*pool.get().await.unwrap(), 1);
+        }
+        assert!(pool.get().await.unwrap().drained().is_none());
+        assert_eq!((pool.status().open, *pool.get().await.unwrap()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_on_a_connection_goes_when_it_is_read_or_the_connection_goes() {
+        let (node, pool) = pool();
+        let abandoned = async || {
+            let mut object = pool.get().await.unwrap();
+            object.abandoned(Straggler::new(&node, None));
+            assert_eq!(node.in_flight(), 1);
+            object
+        };
+        let read = abandoned().await.drained().expect("it is kept");
+        assert_eq!(node.in_flight(), 0, "also where what was read is restored yet");
+        drop(read);
+        drop(abandoned().await);
+        assert_eq!(node.in_flight(), 0);
+        let connection = abandoned().await.discard();
+        assert_eq!((node.in_flight(), connection), (0, 1));
+        assert_eq!(pool.status().open, 0);
+    }
+}

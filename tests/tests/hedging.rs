@@ -53,8 +53,10 @@ async fn the_statement_of_a_read_that_another_replica_has_answered_is_cancelled_
         cluster.app_processes("pg2", "state <> 'idle'").await == 0
     })
     .await;
-    let nodes = router.status().nodes;
-    assert!(nodes.iter().all(|node| node.breaker == "closed" && node.in_flight == 0), "{nodes:?}");
+    eventually(PATIENCE, "nothing is in flight", async || {
+        router.status().nodes.iter().all(|node| node.breaker == "closed" && node.in_flight == 0)
+    })
+    .await;
 }
 
 /// How many reads were sent to a second replica.

@@ -10,6 +10,7 @@ use routing_core::testing::{FakeBackend, FakeError, Reach};
 use routing_core::{Consistency, Fault, HedgeConfig, Lease, Lsn, Priority, Routed, RouterConfig, Session};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::counters::Counters;
 use crate::{Scene, chosen, ms, read, secs};
 
 /// Reads prefer `pg2`, so that the tests know whom they stall.
@@ -104,6 +105,38 @@ async fn a_statement_of_a_lease_that_was_handed_out_stays_in_flight_and_says_not
     sleep(ms(40)).await;
     assert_eq!(left_over(&scene), (0, 0, 0));
     assert!(node.latency() <= before, "{:?}", node.latency());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_with_a_token_is_counted_once_whoever_has_answered() {
+    const READS: &str = "db_routing_session_reads_total";
+    let counters = Counters::default();
+    let _recording = metrics::set_default_local_recorder(&counters);
+    let scene = scene(|_| {}).await;
+    let session = Session::new();
+    write(&scene.router.routed(session.clone(), Consistency::Session)).await;
+    let token = session.signed_token().await.expect("it wrote");
+    sleep(ms(300)).await;
+    let read_with_token = async || {
+        let session = Session::new();
+        session.present(&*token);
+        read(&scene.router.routed(session, Consistency::Session)).await.unwrap()
+    };
+    assert_eq!(read_with_token().await.0, "pg2");
+    assert_eq!((counters.of(READS, "replica"), counters.all(READS)), (1, 1));
+    stall(&scene, secs(60));
+    for number in 2..5 {
+        assert_eq!(read_with_token().await, ("pg3".to_owned(), "hedge"));
+        assert_eq!((counters.of(READS, "replica"), counters.all(READS)), (number, number));
+    }
+    assert_eq!(counters.of("db_routing_hedges_total", "won"), 3);
+    // And one without a token not at all.
+    scene.read().await.unwrap();
+    assert_eq!(counters.all(READS), 4);
+}
+
+async fn write(request: &Routed<FakeBackend>) {
+    request.run_write(async |lease: &mut Lease<FakeBackend>| lease.write().await).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

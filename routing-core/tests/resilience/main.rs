@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breakers;
+mod counters;
 mod experiments;
 mod hedging;
 mod outliers;
