@@ -250,32 +250,6 @@ async fn poll(call: &mut Call, scene: &Scene, way: Way, polls: usize) -> Option<
     None
 }
 
-/// A connection that is younger than the newest proof of its node is held until there is a younger proof.
-#[tokio::test(start_paused = true)]
-async fn a_call_dropped_while_its_node_is_asked_says_nothing_about_the_node() {
-    let servers = FakeCluster::new(1);
-    let router = Router::<FakeBackend>::start(servers.config(), servers.clone()).unwrap();
-    assert!(router.cluster().settled(secs(5)).await);
-    let primary = router.cluster().nodes()[0].clone();
-    let fail = |times| (0..times).for_each(|_| primary.record_fault(Fault::Unreachable, Instant::now()));
-    fail(BreakerConfig::default().failures - 1);
-    let latency = primary.latency();
-    // It has started again, and nobody has seen that yet.
-    let server = servers.server("pg1");
-    server.crash_back_to(server.lsn());
-    let request = router.routed(Session::new(), Consistency::Strong);
-    let mut call = Box::pin(request.acquire_read());
-    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!((primary.in_flight(), servers.connections()), (1, 1), "its connection is there");
-    drop(call);
-    assert_eq!((primary.in_flight(), servers.connections()), (0, 0));
-    assert_eq!(primary.latency(), latency, "nothing was answered");
-    assert_eq!(primary.admission(Instant::now()), Admission::Admitted);
-    fail(1);
-    let refused = matches!(primary.admission(Instant::now()), Admission::Refused(_));
-    assert!(refused, "the failures before still count as consecutive");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_at_any_await_of_any_way_leaves_nothing_behind() {
     let mut cases = 0;
