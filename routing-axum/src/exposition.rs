@@ -54,7 +54,11 @@ fn nodes(text: &mut String, nodes: &[NodeStatus]) {
         sample(text, name, &[("node", &node.name)], state);
     }
     let name = "db_routing_in_flight";
-    head(text, name, "requests that hold a connection to a node or wait for one");
+    head(
+        text,
+        name,
+        "requests that hold a connection to a node or wait for one, and statements abandoned there that have not ended",
+    );
     for node in nodes {
         sample(text, name, &[("node", &node.name)], node.in_flight);
     }

@@ -22,9 +22,9 @@ use crate::decision::Reason;
 pub struct Candidate<'a> {
     /// The node's name.
     pub name: &'a str,
-    /// Requests that hold a connection of the node, or wait for one, in this process; and those that failed lately, as if
-    /// they were still under way: a node that fails at once would else look idle. They are forgotten with a half-life of a
-    /// second.
+    /// Requests that hold a connection of the node, or wait for one, in this process, and statements that nobody waits for any
+    /// more, until they have ended; and requests that failed lately, as if they were still under way: a node that fails at once
+    /// would else look idle. They are forgotten with a half-life of a second.
     pub in_flight: u32,
     /// The node's weight from the configuration; 1 unless set, never 0.
     pub weight: u32,

@@ -234,6 +234,10 @@ impl<'t> Candidates<'_, 't> {
                 count += 1;
             }
         }
+        if count == 0 {
+            // The last local node has just been moved elsewhere.
+            return;
+        }
         let (eligible, shown) = (std::mem::take(&mut self.eligible), std::mem::take(&mut self.shown));
         (self.eligible, self.shown) = (&mut eligible[..count], &mut shown[..count]);
     }
@@ -305,6 +309,7 @@ mod tests {
             bound: seldom().then(|| Duration::from_secs(1)),
             floor: seldom().then(|| Lsn::from(if seldom() { 101 } else { 100 })),
             ask: seldom().then_some(now),
+            primary: (seldom() && seldom()).then_some(Reason::Strong),
             ..Demand::ANY
         }
     }

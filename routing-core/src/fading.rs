@@ -26,7 +26,7 @@ impl<const HALF_LIFE_MILLIS: u64> Fading<HALF_LIFE_MILLIS> {
         Self { packed: AtomicU64::new(0) }
     }
 
-    /// What it is now. Once set to more than zero, it stays more than zero. Of zero nothing fades, and nobody needs to look at the
+    /// What it is now. Once set to more than zero, it stays more than zero but for [`until_gone`](Self::until_gone). Of zero nothing fades, and nobody needs to look at the
     /// time.
     #[inline]
     pub(crate) fn at(&self, since: impl FnOnce() -> Duration) -> u32 {

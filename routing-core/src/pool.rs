@@ -79,7 +79,7 @@ pub enum CheckoutError<E> {
 /// A connection of a pool. Dropping it gives it back; [`discard`](Self::discard) takes it out.
 pub struct Pooled<C: Connector> {
     object: Object<Keeper<C>>,
-    /// What is still at work on it. It goes when the connection has gone.
+    /// What is still at work on it. It goes with the connection.
     straggler: Option<Straggler>,
 }
 

@@ -50,7 +50,7 @@ impl<B: Backend> Routed<B> {
         let mut demanded = Demanded::NOTHING;
         self.demand(topology, attempts, now, &mut demanded);
         let choice = self.choose(topology, &demanded, attempts, now);
-        // At the end, for the same.
+        // At the end: the processor waits where it copies what it has just written in parts.
         (attempts.demand, attempts.kept) = (demanded.demand, demanded.kept);
         choice
     }
@@ -66,7 +66,7 @@ impl<B: Backend> Routed<B> {
     }
 
     /// What this read demands: the cluster may have changed since the last look.
-    // Put where it stays: the processor waits where it copies what it has just written in parts.
+    // Put where it stays, for the same reason as above.
     #[inline(always)]
     fn demand(
         &self,

@@ -17,7 +17,8 @@ fn first(_: &[Candidate<'_>]) -> usize {
     0
 }
 
-/// Allocations of so many decisions, after each node's first: its counters' names are made then, once for all.
+/// Allocations of so many decisions, after each node's first and the thread's: a node's counters' names are made then, and a
+/// thread's place for the picture that it has seen last, once for all.
 fn allocations(decisions: &Decisions, with_token: bool) -> u64 {
     let reader = decisions.reader(with_token);
     for _ in 0..FIRST_DECISIONS {

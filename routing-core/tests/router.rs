@@ -714,10 +714,24 @@ async fn a_promoted_node_that_is_still_read_only_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_future_dropped_at_any_moment_leaves_nothing_behind() {
+    is_dropped_at_any_moment(Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_statement_that_goes_on_when_its_future_is_dropped_leaves_nothing_behind_when_it_has_ended() {
+    is_dropped_at_any_moment(ms(50)).await;
+}
+
+/// `last_word`: how long statements go on that nobody waits for.
+async fn is_dropped_at_any_moment(last_word: Duration) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let scene = Scene::new().await;
+    for server in scene.servers.servers() {
+        server.set_last_word(last_word);
+    }
+    let mut went_on = 0;
     for round in 0..600 {
         match random.u8(0..10) {
             0 => scene.servers.server("pg2").set_reach(Reach::Frozen),
@@ -737,6 +751,8 @@ async fn a_future_dropped_at_any_moment_leaves_nothing_behind() {
                 drop(tokio::time::timeout(limit, transaction).await);
             }
         }
+        went_on += scene.in_flight();
+        sleep(last_word).await;
         assert_eq!(scene.in_flight(), 0, "seed {seed}, round {round}");
         assert_eq!(
             (scene.servers.connections(), scene.servers.executing()),
@@ -749,6 +765,7 @@ async fn a_future_dropped_at_any_moment_leaves_nothing_behind() {
     scene.servers.server("pg3").refuse_next(0);
     sleep(secs(70)).await;
     assert_eq!(scene.spread(Consistency::Eventual, 50).await.len(), 2, "no half-open slot is lost");
+    assert_eq!(went_on > 20, !last_word.is_zero(), "seed {seed}: {went_on}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,9 +64,10 @@ async fn a_frozen_replica_loses_its_reads_within_the_timeouts_and_gets_them_back
     let noticed =
         eventually(10 * Duration::from_secs(2), "it is refused", async || router.refuses("pg2", "down"))
             .await;
-    let moved =
+    // Its statements count for as long as it is tried to end them.
+    let given_up =
         eventually(PATIENCE, "reads in flight move on", async || router.node("pg2").in_flight == 0).await;
-    eprintln!("noticed after {noticed:?}, the last read had moved on {moved:?} later");
+    eprintln!("noticed after {noticed:?}, the last statement was given up {given_up:?} later");
     let before = readers.tally().of("pg2");
     throughout(Duration::from_secs(1), "it gets no reads", async || router.node("pg2").in_flight == 0).await;
     readers.go_on(2_000).await;

@@ -46,7 +46,8 @@ pub struct NodeStatus {
     pub breaker: &'static str,
     /// How much longer the breaker stays open.
     pub breaker_open_seconds: Option<f64>,
-    /// Requests that hold one of its connections or wait for one.
+    /// Requests that hold one of its connections or wait for one, and statements that nobody waits for any more, until they
+    /// have ended.
     pub in_flight: u32,
     /// Its recent latency.
     pub latency_seconds: f64,

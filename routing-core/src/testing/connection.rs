@@ -101,21 +101,24 @@ impl Drop for Executing<'_> {
 
 impl Drop for FakeConnection {
     fn drop(&mut self) {
-        self.server.connections.fetch_sub(1, SeqCst);
-        let (Some(straggler), Ok(runtime)) = (self.straggler.take(), Handle::try_current()) else { return };
-        let permit = self.permit.take();
+        let server = self.server.clone();
         let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
         let (latency, last_word) = {
-            let state = self.server.state();
+            let state = server.state();
             (state.latency, state.last_word)
         };
-        if last_word.is_zero() {
+        let (Some(straggler), Ok(runtime), false) =
+            (self.straggler.take(), Handle::try_current(), last_word.is_zero())
+        else {
+            server.connections.fetch_sub(1, SeqCst);
             return;
-        }
+        };
+        let permit = self.permit.take();
         let ends = (began + latency).min(Instant::now() + last_word);
         runtime.spawn(async move {
             tokio::time::sleep_until(ends).await;
             drop((permit, straggler));
+            server.connections.fetch_sub(1, SeqCst);
         });
     }
 }
