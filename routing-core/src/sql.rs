@@ -5,6 +5,7 @@
 //! identifiers are known, so that nothing in them is taken for a keyword. It knows words and where they stand, not the
 //! whole grammar, and errs on the safe side.
 
+mod answers;
 mod classification;
 mod constant;
 mod functions;
@@ -18,6 +19,7 @@ mod session_state;
 mod shape;
 mod statement;
 
+pub use answers::Answers;
 pub use classification::{Classifier, StatementKind, UnknownFunctions, classify};
 pub(crate) use session_state::controls_transaction;
 pub use session_state::{keeps_session_state, may_begin_transaction};

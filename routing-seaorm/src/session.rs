@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use routing_core::pool::{CLEANUP_TIMEOUT, RESET_SQL};
-use routing_core::{Fault, Usage, sql};
+use routing_core::sql::{self, Answers};
+use routing_core::{Fault, Usage};
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::time::timeout;
 
@@ -11,6 +12,17 @@ use crate::drain::drain;
 use crate::fault::{ends_connection, spoils_statement};
 use crate::notice::listen;
 use crate::pool::{Physical, Pooled, terminate};
+
+thread_local! {
+    static KEEPS_STATE: Answers<fn(&str) -> bool, bool> = const { Answers::to(sql::keeps_session_state) };
+}
+
+/// [`sql::keeps_session_state`], from memory for a text that comes again.
+fn keeps_session_state(sql: &str) -> bool {
+    let answer = KEEPS_STATE.try_with(|answers| answers.about(sql));
+    // While the thread ends nothing is remembered any more.
+    answer.unwrap_or_else(|_| sql::keeps_session_state(sql))
+}
 
 /// The state of one session during one lease.
 #[derive(Default)]
@@ -93,7 +105,7 @@ impl Session {
 
     /// Looks at a statement before it is sent.
     pub(crate) fn note(&self, sql: &str) {
-        if sql::keeps_session_state(sql) {
+        if keeps_session_state(sql) {
             self.dirty.store(true, Relaxed);
             // Text of the caller's own may have begun a transaction as well.
             if sql::may_begin_transaction(sql) {
