@@ -18,7 +18,6 @@ use crate::node_id::NodeId;
 use crate::refuse;
 use crate::routed::Routed;
 use crate::selection::Choice;
-use crate::signal::Watcher;
 use crate::tried::Tried;
 
 /// What one call has been through.
@@ -77,8 +76,7 @@ impl<B: Backend> Routed<B> {
             if self.router.serves_none() {
                 return Err(RouteError::Closed);
             }
-            let mut versions = self.shared().versions();
-            let now = Instant::now();
+            let (version, now) = (self.shared().version(), Instant::now());
             if now >= attempts.deadline {
                 return Err(self.deadline_error(attempts, now));
             }
@@ -95,9 +93,9 @@ impl<B: Backend> Routed<B> {
                         refusals: self.refusals(attempts, now),
                     });
                 }
-                Choice::Behind => self.await_replay(attempts, &mut versions, now).await,
+                Choice::Behind => self.await_replay(attempts, version, now).await,
                 Choice::Again => {}
-                Choice::Nothing => self.await_better(attempts, &mut versions, now).await?,
+                Choice::Nothing => self.await_better(attempts, version, now).await?,
             }
         }
     }
@@ -146,12 +144,13 @@ impl<B: Backend> Routed<B> {
     ) -> Result<(), Option<Fault>> {
         let (shared, id) = (self.shared(), lease.node().id());
         let opened = B::opened(lease);
-        let mut versions = shared.versions();
+        let mut version = shared.version();
         let mut limit = None;
+        // No time has passed since the connection was there.
+        let mut now = lease.since();
         loop {
             let proven = {
                 let topology = shared.peek();
-                let now = Instant::now();
                 if lease.is_on_primary() {
                     let writer = topology.writer(now, shared.limits.writer_lease).ok().flatten();
                     let writer = writer.filter(|writer| writer.node.id() == id).ok_or(None)?;
@@ -194,9 +193,11 @@ impl<B: Backend> Routed<B> {
             lease.node().probe_now();
             let limit = *limit
                 .get_or_insert_with(|| attempts.deadline.min(Instant::now() + shared.config.probe_timeout));
-            if timeout_at(limit, versions.changed()).await.is_err() {
+            let versions = shared.versions_since(version);
+            if timeout_at(limit, versions.raised()).await.is_err() {
                 return Err(Some(Fault::Unresponsive));
             }
+            (version, now) = (shared.version(), Instant::now());
         }
     }
 
@@ -228,9 +229,9 @@ impl<B: Backend> Routed<B> {
         Err(fault)
     }
 
-    /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for their
-    /// answers or the end of the wait. One probe answers everybody who waits.
-    pub(crate) async fn await_replay(&self, attempts: &mut Attempts, versions: &mut Watcher, now: Instant) {
+    /// Asks the replicas that lack only some replay, and the primary where its position is wanted, and waits for a topology
+    /// after this `version`, or the end of the wait. One probe answers everybody who waits.
+    pub(crate) async fn await_replay(&self, attempts: &mut Attempts, version: u64, now: Instant) {
         let shared = self.shared();
         let since = *attempts.waiting_since.get_or_insert(now);
         {
@@ -245,14 +246,14 @@ impl<B: Backend> Routed<B> {
             }
         }
         let until = (since + shared.config.session_wait).min(attempts.deadline);
-        let _ = timeout_at(until, versions.changed()).await;
+        let _ = timeout_at(until, shared.versions_since(version).raised()).await;
     }
 
-    /// Nothing can serve now: waits for a new picture, or starts over with the nodes that were tried.
+    /// Nothing can serve now: waits for a topology after this `version`, or starts over with the nodes that were tried.
     async fn await_better(
         &self,
         attempts: &mut Attempts,
-        versions: &mut Watcher,
+        version: u64,
         now: Instant,
     ) -> Result<(), RouteError> {
         let shared = self.shared();
@@ -271,7 +272,7 @@ impl<B: Backend> Routed<B> {
         }
         // A bound can pass, a breaker half-open, a lease run out without a new picture.
         let soon = (now + shared.config.suspect_probe_interval).min(attempts.deadline);
-        let _ = timeout_at(soon, versions.changed()).await;
+        let _ = timeout_at(soon, shared.versions_since(version).raised()).await;
         Ok(())
     }
 

@@ -238,6 +238,16 @@ impl Shared {
         self.version.watch()
     }
 
+    /// How many topologies there have been.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.count()
+    }
+
+    /// Sees every new topology after so many.
+    pub(crate) fn versions_since(&self, version: u64) -> Watcher {
+        self.version.watch_since(version)
+    }
+
     /// The one place where the topology is replaced. Only the monitor calls it.
     pub(crate) fn publish(&self, topology: Topology) {
         self.topology.store(Arc::new(topology));

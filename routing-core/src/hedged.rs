@@ -175,11 +175,10 @@ impl<B: Backend> Routed<B> {
     async fn ticket_beside(&self, tried: Tried, deadline: Instant) -> Option<(Ticket, Attempts)> {
         let mut attempts = Attempts { deadline, tried, ..self.attempts() };
         loop {
-            let mut versions = self.shared().versions();
-            let now = Instant::now();
+            let (version, now) = (self.shared().version(), Instant::now());
             match self.decide_beside(&mut attempts, now) {
                 Choice::Take(ticket) => return Some((ticket, attempts)),
-                Choice::Behind => self.await_replay(&mut attempts, &mut versions, now).await,
+                Choice::Behind => self.await_replay(&mut attempts, version, now).await,
                 Choice::Full(_) | Choice::Nothing | Choice::Again => return None,
             }
         }

@@ -115,8 +115,8 @@ pub struct Lease<B: Backend> {
     ticket: Ticket,
     since: Instant,
     settled: bool,
-    /// The node's success was reported already.
-    proved: bool,
+    /// When the node's success was reported already.
+    proved: Option<Instant>,
     /// How long it takes is up to a caller.
     handed_out: bool,
     /// The last to go: a shutdown of the router waits for it.
@@ -131,7 +131,7 @@ impl<B: Backend> Lease<B> {
             ticket,
             since,
             settled: false,
-            proved: false,
+            proved: None,
             handed_out: false,
             _working: working,
         }
@@ -202,6 +202,17 @@ impl<B: Backend> Lease<B> {
         self.settle(fault);
     }
 
+    /// [`end`](Self::end) of a lease that was used successfully, as of the moment when that was [proved](Self::prove).
+    pub(crate) fn end_as_proved(mut self) {
+        B::finished(&mut self);
+        self.settle_at(self.proved.unwrap_or_else(Instant::now), None);
+    }
+
+    /// When its connection was there.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Dropped from now on, it says nothing about the node.
     pub(crate) fn hold_unused(&mut self) {
         self.settled = true;
@@ -231,18 +242,22 @@ impl<B: Backend> Lease<B> {
         let now = Instant::now();
         self.node().record_success(now.saturating_duration_since(self.since), now);
         self.ticket.return_trial();
-        self.proved = true;
+        self.proved = Some(now);
     }
 
     fn settle(&mut self, fault: Option<Fault>) {
+        self.settle_at(Instant::now(), fault);
+    }
+
+    fn settle_at(&mut self, now: Instant, fault: Option<Fault>) {
         self.settled = true;
-        let now = Instant::now();
-        if self.handed_out && fault.is_none() && !self.proved {
+        if self.handed_out && fault.is_none() && self.proved.is_none() {
             // How long it was held was its caller's choice.
             self.node().record_answer(now);
-            self.proved = true;
+            self.proved = Some(now);
         }
-        self.ticket.settle(now.saturating_duration_since(self.since), self.proved, fault, now);
+        let elapsed = now.saturating_duration_since(self.since);
+        self.ticket.settle(elapsed, self.proved.is_some(), fault, now);
     }
 }
 
@@ -269,7 +284,7 @@ impl<B: Backend> Drop for Lease<B> {
                 Usage::Answered => self.settle(None),
                 Usage::Abandoned => {
                     // How long a stream goes on is its reader's choice.
-                    let telling = !(self.proved || self.handed_out);
+                    let telling = self.proved.is_none() && !self.handed_out;
                     if telling {
                         let now = Instant::now();
                         self.node().record_unfinished(now.saturating_duration_since(self.since), now);

@@ -92,7 +92,7 @@ impl<B: Backend> Routed<B> {
     {
         let hedging = self.shared().hedging.as_ref();
         let (value, lease) = self.run_attempts(f, hedging).await?;
-        lease.end(None);
+        lease.end_as_proved();
         Ok(value)
     }
 

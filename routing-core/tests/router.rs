@@ -725,7 +725,6 @@ async fn a_statement_that_goes_on_when_its_future_is_dropped_leaves_nothing_behi
 /// `last_word`: how long statements go on that nobody waits for.
 async fn is_dropped_at_any_moment(last_word: Duration) {
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let scene = Scene::new().await;
     for server in scene.servers.servers() {
@@ -764,7 +763,11 @@ async fn is_dropped_at_any_moment(last_word: Duration) {
     scene.servers.server("pg2").set_reach(Reach::Up);
     scene.servers.server("pg3").refuse_next(0);
     sleep(secs(70)).await;
-    assert_eq!(scene.spread(Consistency::Eventual, 50).await.len(), 2, "no half-open slot is lost");
+    assert_eq!(
+        scene.spread(Consistency::Eventual, 50).await.len(),
+        2,
+        "seed {seed}: no half-open slot is lost"
+    );
     assert_eq!(went_on > 20, !last_word.is_zero(), "seed {seed}: {went_on}");
 }
 
