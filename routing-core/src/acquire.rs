@@ -170,7 +170,8 @@ impl<B: Backend> Routed<B> {
                     }
                     let younger = served.filter(|serving| opened >= serving.since);
                     if younger.is_some_and(|serving| serving.generation != lease.node().generation()) {
-                        self.session.lose_node(now);
+                        // Of now: what another read of the request has seen meanwhile counts as well.
+                        self.session.lose_node(Instant::now());
                         return Err(None);
                     }
                     let Some(state) = topology.node(id) else { return Err(None) };

@@ -238,7 +238,7 @@ impl Shared {
         self.version.watch()
     }
 
-    /// How many topologies there have been.
+    /// How many topologies there have been, and ends.
     pub(crate) fn version(&self) -> u64 {
         self.version.count()
     }

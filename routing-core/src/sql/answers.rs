@@ -10,7 +10,7 @@ const PLACES: usize = 64;
 const LONGEST: usize = 2_048;
 
 /// The answers to a question about texts, kept for those that come again: an ORM sends the same few texts over and over. An
-/// answer is given from memory for the very same text alone, and one that came once leaves nothing behind but its hash.
+/// answer is given from memory for the very same text alone, and a text is kept when it comes twice in a row in its place.
 ///
 /// At most 64 answers are kept, about texts of at most 2 kB each. It is for one thread; nobody waits for anybody.
 ///
@@ -70,7 +70,7 @@ where
 }
 
 /// Eight bytes at a time, each folded in by a multiplication (Fibonacci hashing: Knuth, "The Art of Computer Programming",
-/// volume 3, section 6.4). Texts that were made to collide cost no more than the question.
+/// volume 3, section 6.4). Texts that were made to collide cost the question, and a copy of the text.
 fn hash(text: &str) -> u64 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let fold = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(GOLDEN);

@@ -117,8 +117,8 @@ impl Drop for FakeConnection {
         let ends = (began + latency).min(Instant::now() + last_word);
         runtime.spawn(async move {
             tokio::time::sleep_until(ends).await;
-            drop((permit, straggler));
             server.connections.fetch_sub(1, SeqCst);
+            drop((permit, straggler));
         });
     }
 }
