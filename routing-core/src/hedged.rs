@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::acquire::Attempts;
+use crate::attempts::Attempts;
 use crate::backend::{Backend, Failure, SendFn};
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::gate::Admission;
 use crate::hedge::Hedging;
-use crate::lease::{Lease, Ticket};
+use crate::lease::Lease;
 use crate::metrics::{self, Hedge};
 use crate::priority::Priority;
 use crate::read::Attempt;
 use crate::role::Role;
 use crate::routed::Routed;
 use crate::selection::Choice;
+use crate::ticket::Ticket;
 use crate::topology::NodeState;
 use crate::tried::Tried;
 

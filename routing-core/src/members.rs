@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Shared};
+use crate::cluster::Cluster;
 use crate::config::{NodeConfig, RouterConfig};
 use crate::decision::Access;
 use crate::membership::{MembershipChange, MembershipError};
 use crate::node::Node;
+use crate::shared::Shared;
 
 /// How often a node that leaves is looked at.
 const LOOK: Duration = Duration::from_millis(20);

@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Shared;
 use crate::decision::{Access, Refusal};
 use crate::evidence::{Effects, Evidence};
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::probe::Prober;
+use crate::shared::Shared;
 use crate::topology::Topology;
 use crate::transitions::report;
 use crate::watcher::watch_node;

@@ -4,14 +4,14 @@
 //! from a silent server; connections end when they are too old or idle for too long; one that was idle for long, or is
 //! older than the monitor's own connection, is checked before use instead of each one each time.
 
+mod pooled;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use deadpool::managed::{
-    self, Manager, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
-};
+use deadpool::managed::{self, Manager, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
 use deadpool::{Runtime, Status};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ pub use crate::connector::Connector;
 use crate::decision::Access;
 use crate::node::Node;
 use crate::opening::{Opened, Opener};
-use crate::straggler::Straggler;
+pub use pooled::Pooled;
 
 /// Asked once on each new connection: the server process, whether the server is in recovery, whether its sessions start
 /// read-only, when the process was started, after how many idle milliseconds the server ends the session (0: never;
@@ -76,13 +76,6 @@ pub enum CheckoutError<E> {
     Driver(E),
 }
 
-/// A connection of a pool. Dropping it gives it back; [`discard`](Self::discard) takes it out.
-pub struct Pooled<C: Connector> {
-    object: Object<Keeper<C>>,
-    /// What is still at work on it. It goes with the connection.
-    straggler: Option<Straggler>,
-}
-
 /// A kept connection with what its checks need.
 struct Kept<T> {
     connection: T,
@@ -97,10 +90,6 @@ struct Kept<T> {
     /// How often an answer that nobody read was waited for.
     drained: u32,
 }
-
-/// So often one connection may be. A statement that was dropped while it was prepared stays on the server, where no driver
-/// knows it any more, for as long as its connection: no more of these than sqlx keeps by default.
-const MOST_DRAINED: u32 = 100;
 
 struct Keeper<C: Connector> {
     opener: Opener<C>,
@@ -203,7 +192,7 @@ impl<C: Connector> Pool<C> {
                 CheckoutError::Closed
             }
         })?;
-        Ok(Pooled { object, straggler: None })
+        Ok(Pooled::new(object))
     }
 
     /// How full it is.
@@ -246,52 +235,6 @@ impl<C: Connector> Pool<C> {
 /// How often idle connections are looked through, at most.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
-impl<C: Connector> Pooled<C> {
-    /// When it was opened.
-    #[must_use]
-    pub fn opened(&self) -> Instant {
-        self.object.opened
-    }
-
-    /// Its lease was dropped while a statement ran, which stays in flight until it is [`drained`](Self::drained) or the
-    /// connection goes.
-    pub fn abandoned(&mut self, straggler: Straggler) {
-        self.straggler = Some(straggler);
-    }
-
-    /// An answer that nobody read was waited for. `None`: once too often, and the connection is closed.
-    #[must_use]
-    pub fn drained(mut self) -> Option<Self> {
-        self.straggler = None;
-        self.object.drained += 1;
-        if self.object.drained < MOST_DRAINED {
-            return Some(self);
-        }
-        drop(self.discard());
-        None
-    }
-
-    /// Takes the connection out of the pool, which may open another in its place.
-    #[must_use]
-    pub fn discard(self) -> C::Connection {
-        Object::take(self.object).connection
-    }
-}
-
-impl<C: Connector> std::ops::Deref for Pooled<C> {
-    type Target = C::Connection;
-
-    fn deref(&self) -> &C::Connection {
-        &self.object.connection
-    }
-}
-
-impl<C: Connector> std::ops::DerefMut for Pooled<C> {
-    fn deref_mut(&mut self) -> &mut C::Connection {
-        &mut self.object.connection
-    }
-}
-
 impl<C: Connector> Clone for Pool<C> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -304,19 +247,15 @@ impl<C: Connector> fmt::Debug for Pool<C> {
     }
 }
 
-impl<C: Connector> fmt::Debug for Pooled<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pooled").finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use super::pooled::MOST_DRAINED;
     use super::*;
     use crate::breaker::BreakerConfig;
     use crate::config::NodeConfig;
+    use crate::straggler::Straggler;
 
     /// Opens connections that are numbers.
     #[derive(Clone, Default)]

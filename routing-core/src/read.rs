@@ -5,9 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
-use crate::acquire::{Attempts, NoConnection};
+use crate::attempts::{Attempts, NoConnection};
 use crate::backend::{Backend, Failure, SendFn};
-use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::demand::Demand;
 use crate::error::RouteError;
@@ -18,6 +17,7 @@ use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
 use crate::notes::Serving;
 use crate::routed::Routed;
+use crate::shared::Shared;
 use crate::tried::Tried;
 
 /// How one run of a closure ended.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Failure, SendFn};
-use crate::cluster::{Cluster, Shared};
+use crate::cluster::Cluster;
 use crate::config::RouterConfig;
 use crate::config_error::ConfigError;
 use crate::consistency::Consistency;
@@ -15,6 +15,7 @@ use crate::pools::{NodePools as _, Pools};
 use crate::priority::Priority;
 use crate::routed::Routed;
 use crate::session::Session;
+use crate::shared::Shared;
 use crate::work::Work;
 
 /// Routes the reads and writes of one backend over a [`Cluster`]. Clones share it.

@@ -5,18 +5,18 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use crate::acquire::Attempts;
+use crate::attempts::Attempts;
 use crate::backend::Backend;
 use crate::cap::{Cap, CapPermit};
 use crate::choose::{self, Chosen};
 use crate::decision::{Access, Reason};
 use crate::demand::{self, Demand, Floor, Memory};
 use crate::eligible::{Limits, Terms};
-use crate::lease::Ticket;
 use crate::metrics::{self, Repetition};
 use crate::node_id::NodeId;
 use crate::routed::Routed;
 use crate::seen::Seen;
+use crate::ticket::Ticket;
 use crate::token::UnixMillis;
 use crate::topology::Topology;
 

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::cluster::Shared;
 use crate::decision::Access;
 use crate::error::RouteError;
 use crate::lease::Lease;
 use crate::node::Node;
 use crate::routed::Routed;
+use crate::shared::Shared;
 use crate::signal::Watcher;
 
 /// Ends a step on a connection when the monitor declares its node dead, and one on a write connection also when another

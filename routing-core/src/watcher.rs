@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::Shared;
 use crate::config::RouterConfig;
 use crate::evidence::Observation;
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::probe::{IDENTITY_SQL, Identity, Probe, ProbeConnection, ProbeError, Prober};
+use crate::shared::Shared;
 use crate::signal::Watcher;
 
 /// Requests that fail on a node ask for a probe each; one answers all of those that came this shortly before.

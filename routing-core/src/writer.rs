@@ -6,16 +6,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::Backend;
 use crate::cap::CapPermit;
-use crate::cluster::Shared;
 use crate::decision::{Access, Reason};
 use crate::error::RouteError;
 use crate::fault::Fault;
 use crate::gate::Admission;
-use crate::lease::{Lease, Ticket};
+use crate::lease::Lease;
 use crate::metrics;
 use crate::node_id::NodeId;
 use crate::refuse;
 use crate::routed::Routed;
+use crate::shared::Shared;
+use crate::ticket::Ticket;
 use crate::topology::{NodeState, Primary, Topology};
 use crate::tried::Tried;
 

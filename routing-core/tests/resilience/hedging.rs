@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use routing_core::balance::Candidate;
 use routing_core::testing::{FakeBackend, FakeError, Reach};
-use routing_core::{Consistency, Fault, HedgeConfig, Lease, Lsn, Priority, Routed, RouterConfig, Session};
+use routing_core::{
+    Consistency, Fault, HedgeConfig, Lease, Lsn, Node, Priority, Routed, RouterConfig, Session,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::counters::Counters;
@@ -45,6 +47,13 @@ fn stall(scene: &Scene, latency: Duration) {
     scene.servers.server("pg2").set_latency(latency);
 }
 
+/// `pg2`, late by 40 ms, of which it has 50 when nobody waits any more.
+fn late_and_last_to_speak(scene: &Scene) -> Arc<Node> {
+    scene.servers.server("pg2").set_last_word(ms(50));
+    stall(scene, ms(40));
+    scene.node("pg2")
+}
+
 fn hedges(scene: &Scene, name: &str) -> u64 {
     chosen(&scene.node(name), "hedge", &scene.router)
 }
@@ -74,9 +83,7 @@ async fn a_read_on_a_stalled_replica_takes_what_most_take_and_what_another_needs
 #[tokio::test(start_paused = true)]
 async fn who_lost_stays_in_flight_until_its_statement_ends_and_its_node_hears_how_long_it_took() {
     let scene = scene(|_| {}).await;
-    let (server, node) = (scene.servers.server("pg2"), scene.node("pg2"));
-    server.set_last_word(ms(50));
-    stall(&scene, ms(40));
+    let node = late_and_last_to_speak(&scene);
     assert_eq!(scene.read().await.unwrap(), ("pg3".to_owned(), "hedge"));
     assert_eq!(node.in_flight(), 1, "it is at work still");
     assert!((ms(9)..ms(12)).contains(&node.latency()), "so far: {:?}", node.latency());
@@ -94,9 +101,7 @@ async fn who_lost_stays_in_flight_until_its_statement_ends_and_its_node_hears_ho
 #[tokio::test(start_paused = true)]
 async fn a_statement_of_a_lease_that_was_handed_out_stays_in_flight_and_says_nothing_of_its_node() {
     let scene = scene(|_| {}).await;
-    let (server, node) = (scene.servers.server("pg2"), scene.node("pg2"));
-    server.set_last_word(ms(50));
-    stall(&scene, ms(40));
+    let node = late_and_last_to_speak(&scene);
     let before = node.latency();
     let lease = scene.request().acquire_read().await.unwrap();
     assert!(timeout(ms(5), lease.query()).await.is_err());
