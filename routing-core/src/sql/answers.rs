@@ -72,13 +72,16 @@ where
 /// Eight bytes at a time, each folded in by a multiplication (Fibonacci hashing: Knuth, "The Art of Computer Programming",
 /// volume 3, section 6.4). Texts that were made to collide cost the question, and a copy of the text.
 fn hash(text: &str) -> u64 {
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let fold = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(GOLDEN);
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let hash = words.iter().fold(text.len() as u64, |hash, word| fold(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
     fold(hash, u64::from_le_bytes(last))
+}
+
+fn fold(hash: u64, word: u64) -> u64 {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    (hash.rotate_left(29) ^ word).wrapping_mul(GOLDEN)
 }
 
 impl<F, T> fmt::Debug for Answers<F, T> {
@@ -136,6 +139,28 @@ mod tests {
             assert_eq!(asked_about(&answers, &asked, &other), 1, "{other}");
         }
         assert_ne!(hash("a"), hash("a\0"), "and in their length");
+    }
+
+    #[test]
+    fn texts_of_one_hash_are_told_apart() {
+        let text = "SELECT a FROM b;";
+        let word = |text: &str| u64::from_le_bytes(text.as_bytes().try_into().unwrap());
+        let after = |first: u64| fold(text.len() as u64, first).rotate_left(29);
+        let (first, second) = text.split_at(8);
+        // Another beginning, and the end that makes up for it, where that is text.
+        let other = (0..1_000_000).find_map(|number| {
+            let beginning = format!("{number:<8}");
+            let end = after(word(first)) ^ word(second) ^ after(word(&beginning));
+            let end = end.to_le_bytes();
+            end.is_ascii().then(|| beginning + &String::from_utf8_lossy(&end))
+        });
+        let other = other.expect("one in 256 is");
+        assert_eq!((hash(&other), other.len()), (hash(text), text.len()));
+        let answers = Answers::to(|text: &str| text.starts_with("SELECT"));
+        for _ in 0..3 {
+            assert!(answers.about(text) && answers.about(text) && answers.about(text));
+            assert!(!answers.about(&other) && !answers.about(&other) && !answers.about(&other));
+        }
     }
 
     #[test]
